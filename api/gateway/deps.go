@@ -1,0 +1,81 @@
+package gateway
+
+import (
+	"context"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+// Sessions is what the gateway needs of the scheduler for the session life.
+// Errors are *api.Error with a code.
+type Sessions interface {
+	// CreateSession places and commits a session; it answers after one commit,
+	// without waiting for the edge.
+	CreateSession(ctx context.Context, r api.CreateRequest) (api.Admission, error)
+	// JoinSession hands a running session to a new client.
+	JoinSession(ctx context.Context, id api.SessionID, r api.JoinRequest) (api.Admission, error)
+	// EndSession wants a session ended; with wait it answers when it has ended.
+	EndSession(ctx context.Context, id api.SessionID, e api.EndRequest) error
+	Session(ctx context.Context, id api.SessionID) (api.Session, error)
+	// ListSessions gives one page and how many there are in all.
+	ListSessions(ctx context.Context, q api.SessionQuery) ([]api.Session, int, error)
+}
+
+// Catalog is what the gateway needs of the scheduler for applications.
+type Catalog interface {
+	Applications(ctx context.Context) ([]api.App, error)
+	PutApplication(ctx context.Context, a api.App) (api.App, error)
+	DeleteApplication(ctx context.Context, name string) error
+}
+
+// Accounts is what the gateway needs of the scheduler for tokens.
+type Accounts interface {
+	// Authenticate gives what a token allows; CodeUnauthorized when it is
+	// unknown, expired or revoked.
+	Authenticate(ctx context.Context, token string) (api.Grant, error)
+	// CreateToken makes a token, and its account where there is none, and shows
+	// the secret for the only time.
+	CreateToken(ctx context.Context, t api.TokenSpec) (token string, g api.Grant, err error)
+	// RevokeToken takes a token's id back; an empty id all tokens of the account.
+	RevokeToken(ctx context.Context, account, tokenID string) error
+	DeleteAccount(ctx context.Context, name string) error
+	ListAccounts(ctx context.Context) ([]api.Account, error)
+}
+
+// Nodes is what the gateway needs of the scheduler for edges.
+type Nodes interface {
+	JoinNode(ctx context.Context, j api.NodeJoin, remote string) (api.NodeJoined, error)
+	ListNodes(ctx context.Context) ([]api.NodeView, error)
+	SetDrain(ctx context.Context, id api.NodeID, drain bool) error
+	RemoveNode(ctx context.Context, id api.NodeID) error
+	Demand(ctx context.Context) ([]api.DemandCell, error)
+}
+
+// Cluster is what the gateway needs to say how the schedulers are.
+type Cluster interface {
+	Status(ctx context.Context) (api.ClusterStatus, error)
+	Regions(ctx context.Context) ([]string, error)
+	// CheckTicket checks a websocket's ticket and finds the session's node.
+	CheckTicket(ctx context.Context, ticket string) (api.Ticket, api.Session, error)
+}
+
+// Signals carries signalling frames between a websocket and a session's stream
+// process, in order, re-sent until acknowledged.
+type Signals interface {
+	OpenSignal(ctx context.Context, s api.Session, t api.Ticket) (SignalLink, error)
+}
+
+// SignalLink is one viewer's way to the stream process.
+type SignalLink interface {
+	// Send queues one frame; an error means that the link is broken or full.
+	Send(frame []byte) error
+	// Receive waits for the next frame; api.ErrSignalClosed when the stream ended
+	// it, with the reason as text.
+	Receive(ctx context.Context) ([]byte, error)
+	Close() error
+}
+
+// Locator finds where an address is; the zero Location when unknown.
+type Locator interface {
+	Locate(address string) api.Location
+}

@@ -1,0 +1,81 @@
+package api
+
+import "time"
+
+// Pool is a kind of encoder on a node that reservations are made on.
+type Pool string
+
+// The pools of a node.
+const (
+	PoolNVENC Pool = "nvenc"
+	PoolVAAPI Pool = "vaapi"
+	PoolCPU   Pool = "cpu"
+)
+
+// Location is a place on Earth with its error: degrees, kilometres.
+// The zero Location is unknown.
+type Location struct {
+	Latitude  float64 `json:"latitude"`
+	Longitude float64 `json:"longitude"`
+	RadiusKM  float64 `json:"radius_km,omitempty"`
+	Known     bool    `json:"known"`
+	// Source says where it came from: "client", "mmdb", "table", "operator".
+	Source string `json:"source,omitempty"`
+	City   string `json:"city,omitempty"`
+}
+
+// Capacity is what one pool of a node may carry.
+type Capacity struct {
+	Pool        Pool    `json:"pool"`
+	Macroblocks uint64  `json:"macroblocks_per_s"` // H.264 macroblocks per second
+	Sessions    int     `json:"sessions"`          // encoder sessions at once; 0 = no limit
+	Codecs      []Codec `json:"codecs"`
+}
+
+// Node is an edge host as the schedulers know it.
+type Node struct {
+	ID        NodeID     `json:"id"`
+	Name      string     `json:"name"`
+	PublicKey []byte     `json:"public_key"` // Ed25519
+	Region    string     `json:"region"`
+	Location  Location   `json:"location"`
+	Addresses []string   `json:"addresses"` // public addresses, one per family, for ICE and TURN
+	RelayPort int        `json:"relay_port"`
+	Relay     []string   `json:"relay"` // TURN and STUN URLs of the node's relay
+	Pools     []Capacity `json:"pools"`
+	Boot      string     `json:"boot"` // id of the daemon's current start
+	Drain     bool       `json:"drain"`
+	Version   string     `json:"version"`
+	// RelaySecret signs TURN passwords; only the node and the schedulers hold it.
+	RelaySecret []byte    `json:"-"`
+	JoinedAt    time.Time `json:"joined_at"`
+	Lost        bool      `json:"lost"`
+}
+
+// NodeJoin is what an edge says of itself when its daemon starts. Node's
+// RelaySecret travels beside it because Node never shows it.
+type NodeJoin struct {
+	Node        Node   `json:"node"`
+	RelaySecret []byte `json:"relay_secret"`
+	// Signature is Ed25519 by the node's key over JoinPayload.
+	Signature []byte `json:"signature"`
+	// Token admits a node the first time; a known key needs none.
+	Token string `json:"token,omitempty"`
+}
+
+// NodeJoined is what a joining edge needs to take part.
+type NodeJoined struct {
+	Node          Node     `json:"node"` // as recorded, with a location if one was found
+	NATS          []string `json:"nats"`
+	Gossip        []string `json:"gossip"` // addresses of ring members
+	RingKey       []byte   `json:"ring_key"`
+	TicketKey     []byte   `json:"ticket_key"` // Ed25519 public key that checks tickets
+	HeartbeatMS   int      `json:"heartbeat_ms"`
+	LeaseMS       int      `json:"lease_ms"`
+	PublicAddress string   `json:"public_address"` // the address the request came from
+}
+
+// JoinPayload is what NodeJoin.Signature signs: the node's key and boot id.
+func JoinPayload(n Node) []byte {
+	return append(append([]byte("perigee-join-1\x00"), n.PublicKey...), n.Boot...)
+}

@@ -1,0 +1,56 @@
+package api
+
+// Need is what a session asks of a node.
+type Need struct {
+	App    string
+	Region string // "" = any
+	Screen Screen
+	Codecs []Codec // acceptable, preferred first
+	Client Location
+	// Network of the client, for regions of demand; "" when unknown.
+	Network string
+}
+
+// RefusalCode says why a candidate was refused.
+type RefusalCode string
+
+// Why a node cannot host a session.
+const (
+	RefusedRegion   RefusalCode = "region"   // another region was asked for
+	RefusedDrain    RefusalCode = "drain"    // takes no new sessions
+	RefusedLost     RefusalCode = "lost"     // not heard within its lease
+	RefusedCodec    RefusalCode = "codec"    // no pool encodes a wanted codec
+	RefusedEncoder  RefusalCode = "encoder"  // not enough macroblocks per second left
+	RefusedSessions RefusalCode = "sessions" // the encoder's session limit is reached
+	RefusedHeadroom RefusalCode = "headroom" // live measurements say the node is busy
+	RefusedNoNodes  RefusalCode = "no_nodes" // no node has joined
+)
+
+// Refusal is one candidate that could not be taken, and why.
+type Refusal struct {
+	Node   NodeID      `json:"node,omitempty"`
+	Region string      `json:"region,omitempty"`
+	Code   RefusalCode `json:"code"`
+	Detail string      `json:"detail"`
+}
+
+// Placement is why a session runs where it does.
+type Placement struct {
+	Rank       int     `json:"rank"`        // 1 = the nearest node
+	DistanceKM float64 `json:"distance_km"` // great circle; negative when a location is unknown
+	EstimateMS float64 `json:"estimate_ms"` // round trip; negative when unknown
+	ErrorMS    float64 `json:"error_ms"`
+	Source     string  `json:"source"` // where the estimate came from: "distance", "unknown"
+}
+
+// DemandCell counts what was turned away in one minute: planners need it and it
+// cannot be recovered later.
+type DemandCell struct {
+	Minute int64       `json:"minute"` // Unix minutes
+	Region string      `json:"region"`
+	App    string      `json:"app"`
+	Codec  Codec       `json:"codec"`
+	Size   string      `json:"size"` // "1280x720@60"
+	Reason RefusalCode `json:"reason"`
+	Count  uint64      `json:"count"`
+}

@@ -1,0 +1,28 @@
+package api
+
+import (
+	"errors"
+	"time"
+)
+
+// ErrSignalClosed says that the other side ended a signalling link.
+var ErrSignalClosed = errors.New("signalling was closed")
+
+// EndRequest says how a session is to end.
+type EndRequest struct {
+	Reason Reason
+	Force  bool // do not wait for the application
+	Wait   bool // answer when it has ended
+	Grant  Grant
+}
+
+// NodeView is a node with what is known of it now.
+type NodeView struct {
+	Node     Node     `json:"node"`
+	Headroom Headroom `json:"headroom"`
+	// Reserved is what the ledger holds per pool, macroblocks per second.
+	Reserved map[Pool]uint64 `json:"reserved"`
+	Sessions int             `json:"sessions"`
+	HeardAt  time.Time       `json:"heard_at,omitzero"`
+	Alive    bool            `json:"alive"` // its lease holds
+}

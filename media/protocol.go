@@ -1,0 +1,203 @@
+package media
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+// ProtocolVersion of the socket between stream and encode. Both sides say Hello
+// first; a side that meets an unknown version ends the connection.
+const ProtocolVersion = 1
+
+// Message types. A message is a 4-byte big-endian length of what follows, one
+// type byte, and the payload: JSON, but for frames.
+type Type uint8
+
+// Types of message.
+const (
+	TypeHello     Type = 1 // both ways, first: Hello
+	TypeConfigure Type = 2 // stream → encode: Configure, at start and on change of codec or size
+	TypeBitrate   Type = 3 // stream → encode: Bitrate
+	TypeKeyframe  Type = 4 // stream → encode: no payload
+	TypeInput     Type = 5 // stream → encode: Input, an input was injected
+	TypeFrame     Type = 6 // encode → stream: binary Frame
+	TypeState     Type = 7 // encode → stream: State
+	TypePause     Type = 8 // stream → encode: Pause, nobody watches
+)
+
+// Hello opens the protocol.
+type Hello struct {
+	Version int `json:"version"`
+	PID     int `json:"pid"`
+}
+
+// Configure says what to capture and how to encode it.
+type Configure struct {
+	Display     string     `json:"display"` // X display, for example ":7"
+	XAuth       string     `json:"xauth"`   // Xauthority file, "" = none
+	Pulse       string     `json:"pulse"`   // sound server: "unix:/path"; "" = no sound
+	Video       bool       `json:"video"`
+	Audio       bool       `json:"audio"`
+	Codec       api.Codec  `json:"codec"`
+	Pool        api.Pool   `json:"pool"`
+	Screen      api.Screen `json:"screen"`
+	BitrateKbps int        `json:"bitrate_kbps"`
+	Threads     int        `json:"threads"`
+	Cursor      bool       `json:"cursor"` // draw the pointer into the picture
+}
+
+// Bitrate changes the video bitrate while streaming, in kb/s.
+type Bitrate struct {
+	Kbps int `json:"kbps"`
+}
+
+// Input says that an input with this id reached the X server at At (CLOCK_MONOTONIC ns).
+type Input struct {
+	ID uint64 `json:"id"`
+	At int64  `json:"at"`
+}
+
+// Pause stops capture (true) or resumes it with a keyframe (false).
+type Pause struct {
+	Paused bool `json:"paused"`
+}
+
+// State reports the encode process's own state.
+type State struct {
+	Ready   bool       `json:"ready"`           // pictures flow
+	Error   string     `json:"error,omitempty"` // why it is about to end
+	Encoder string     `json:"encoder"`         // "libx264", "libvpx-vp9" ...
+	Screen  api.Screen `json:"screen"`          // the size that is really captured
+	// Since the last State (one a second): frames and encode time.
+	Frames      int     `json:"frames"`
+	EncodeMSP50 float64 `json:"encode_ms_p50"`
+	EncodeMSP95 float64 `json:"encode_ms_p95"`
+	// Drawn counts pictures that showed a change since start: 0 = nothing drawn yet.
+	Drawn uint64 `json:"drawn"`
+}
+
+// MaxMessage bounds one message in bytes: a 4K keyframe fits many times.
+const MaxMessage = 16 << 20
+
+// ErrProtocol says that the other side does not speak this protocol.
+var ErrProtocol = errors.New("media protocol violated")
+
+// Message is one received message.
+type Message struct {
+	Type    Type
+	Payload []byte // valid until the next Read
+}
+
+// Decode reads a JSON payload.
+func (m Message) Decode(v any) error {
+	if err := json.Unmarshal(m.Payload, v); err != nil {
+		return fmt.Errorf("decode media message %d: %w", m.Type, err)
+	}
+	return nil
+}
+
+// Conn speaks the protocol over a stream socket. Read is for one goroutine;
+// the writing methods may be called from many.
+type Conn struct {
+	r   *bufio.Reader
+	buf []byte
+
+	mu   sync.Mutex
+	w    io.Writer
+	wbuf []byte
+}
+
+// NewConn wraps a socket; the caller closes it.
+func NewConn(rw io.ReadWriter) *Conn {
+	return &Conn{r: bufio.NewReaderSize(rw, 64<<10), w: rw}
+}
+
+// Read gives the next message; its payload is valid until the next Read.
+func (c *Conn) Read() (Message, error) {
+	var head [5]byte
+	if _, err := io.ReadFull(c.r, head[:]); err != nil {
+		return Message{}, fmt.Errorf("read media message: %w", err)
+	}
+	n := binary.BigEndian.Uint32(head[:4])
+	if n < 1 || n > MaxMessage {
+		return Message{}, fmt.Errorf("message of %d bytes: %w", n, ErrProtocol)
+	}
+	n--
+	if cap(c.buf) < int(n) {
+		c.buf = make([]byte, n)
+	}
+	c.buf = c.buf[:n]
+	if _, err := io.ReadFull(c.r, c.buf); err != nil {
+		return Message{}, fmt.Errorf("read media message: %w", err)
+	}
+	return Message{Type: Type(head[4]), Payload: c.buf}, nil
+}
+
+// Send writes a message with a JSON payload; nil v sends none.
+func (c *Conn) Send(t Type, v any) error {
+	var payload []byte
+	if v != nil {
+		var err error
+		if payload, err = json.Marshal(v); err != nil {
+			return fmt.Errorf("encode media message %d: %w", t, err)
+		}
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.write(t, payload, nil)
+}
+
+const frameHead = 1 + 1 + 8 + 8 + 8 + 8
+
+// SendFrame writes one frame.
+func (c *Conn) SendFrame(f Frame) error {
+	var head [frameHead]byte
+	head[0] = byte(f.Kind)
+	if f.Key {
+		head[1] = 1
+	}
+	binary.BigEndian.PutUint64(head[2:], uint64(f.PTS))
+	binary.BigEndian.PutUint64(head[10:], uint64(f.Captured))
+	binary.BigEndian.PutUint64(head[18:], uint64(f.Encoded))
+	binary.BigEndian.PutUint64(head[26:], f.Input)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.write(TypeFrame, head[:], f.Data)
+}
+
+func (c *Conn) write(t Type, a, b []byte) error {
+	n := 1 + len(a) + len(b)
+	if n > MaxMessage {
+		return fmt.Errorf("message of %d bytes: %w", n, ErrProtocol)
+	}
+	c.wbuf = binary.BigEndian.AppendUint32(c.wbuf[:0], uint32(n))
+	c.wbuf = append(append(append(c.wbuf, byte(t)), a...), b...)
+	if _, err := c.w.Write(c.wbuf); err != nil {
+		return fmt.Errorf("write media message: %w", err)
+	}
+	return nil
+}
+
+// ParseFrame reads a TypeFrame payload; Data aliases it.
+func ParseFrame(p []byte) (Frame, error) {
+	if len(p) < frameHead || p[0] != byte(Video) && p[0] != byte(Audio) {
+		return Frame{}, fmt.Errorf("frame of %d bytes: %w", len(p), ErrProtocol)
+	}
+	return Frame{
+		Kind:     Kind(p[0]),
+		Key:      p[1] == 1,
+		PTS:      time.Duration(binary.BigEndian.Uint64(p[2:])),
+		Captured: int64(binary.BigEndian.Uint64(p[10:])),
+		Encoded:  int64(binary.BigEndian.Uint64(p[18:])),
+		Input:    binary.BigEndian.Uint64(p[26:]),
+		Data:     p[frameHead:],
+	}, nil
+}
