@@ -12,5 +12,5 @@ func BitrateLimits(s api.Screen) Limits {
 	const base = 216_000 // macroblocks per second of 1280x720@60
 	mbs := api.Macroblocks(s.Width, s.Height, s.FPS)
 	scale := func(kbps uint64) int { return int(kbps * mbs / base) }
-	return Limits{MinKbps: max(scale(1500), 200), MaxKbps: min(max(scale(5000), 1000), 30_000)}
+	return Limits{MinKbps: min(max(scale(1500), 200), 10_000), MaxKbps: min(max(scale(5000), 1000), 30_000)}
 }

@@ -1,0 +1,57 @@
+# Perigee: `make run` to see it, `make test` to check it, `make help` for the rest.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# A Go that deploy/install.sh fetched, where the system's is too old.
+export PATH := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/perigee/go/bin:$(PATH)
+
+# cgo packages build against the FFmpeg that deploy/ffmpeg/build.sh found or made.
+CGO := eval "$$(deploy/ffmpeg/env.sh)" &&
+
+# Packages that enter C; all others build with CGO_ENABLED=0.
+CGO_PACKAGES := ./media/encode/... ./edge/encoder/... ./cmd/perigee-edge/... ./bench/...
+RUN ?= .
+
+.PHONY: help deps ffmpeg build run test test-race test-fuzz test-e2e lint bench clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+deps: ## install what is missing (Debian 12 or 13; needs root)
+	@deploy/install.sh
+
+ffmpeg: deps ## find FFmpeg 7.1, or build it once into the user's cache
+	@deploy/ffmpeg/build.sh >/dev/null
+
+build: ffmpeg ## build bin/perigee and bin/perigee-edge
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/perigee ./bench/latencyapp
+	$(CGO) go build -trimpath -o bin/ ./cmd/perigee-edge
+
+run: build ## start one scheduler and one edge; prints the player's URL and a token
+	@bin/perigee dev
+
+test: build test-unit test-race test-fuzz test-e2e ## everything: unit, race, fuzz, end to end in a real browser
+
+test-unit: build
+	$(CGO) go test -count=1 $$(go list ./... | grep -v /cmd/run/e2e)
+
+test-race: build
+	CGO_ENABLED=1 go test -race -count=1 $$(go list ./... | grep -vE '/media/encode|/edge/encoder|/perigee-edge|/bench|/e2e|/webtest|/edge/instance')
+
+test-fuzz: build
+	@deploy/fuzz.sh 5s
+
+test-e2e: build ## the browser tests alone
+	$(CGO) go test -count=1 -timeout 15m ./cmd/run/e2e/...
+
+lint: build ## golangci-lint (pinned in .ci/tools.mod) and shellcheck-clean scripts
+	$(CGO) go tool -modfile=.ci/tools.mod golangci-lint run ./...
+	bash -n deploy/*.sh deploy/ffmpeg/*.sh .ci/run
+
+bench: build ## measure (make bench RUN=pattern); writes bench/results/latest.json
+	$(CGO) go run ./bench -run '$(RUN)'
+
+clean: ## remove what building made here (the caches stay)
+	rm -rf bin

@@ -1,0 +1,381 @@
+// Package capture takes pictures of an X display's root window by shared
+// memory, when something has been drawn and not on a timer. It is pure Go.
+package capture
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"io"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/jezek/xgb"
+	"github.com/jezek/xgb/damage"
+	"github.com/jezek/xgb/randr"
+	"github.com/jezek/xgb/shm"
+	"github.com/jezek/xgb/xfixes"
+	"github.com/jezek/xgb/xproto"
+
+	"github.com/perigee-cloud/perigee/media"
+)
+
+// Config of a Screen.
+type Config struct {
+	// Display is ":7" or the path of the server's socket; XAuth is the cookie
+	// file, "" for none.
+	Display, XAuth string
+	// Width and Height are the wanted size in pixels. The picture is never
+	// larger than the root window, whose size is followed.
+	Width, Height int
+	// Cursor draws the pointer into the picture.
+	Cursor bool
+	Log    *slog.Logger
+}
+
+// Picture is what the display showed.
+type Picture struct {
+	// Pix holds rows of 4-byte pixels (blue, green, red, unused), Stride bytes
+	// apart. It is shared memory: valid until the next Grab, Resize or Close.
+	Pix                   []byte
+	Stride, Width, Height int
+	// Changed is what may differ from the Picture before; the whole picture at
+	// the first one and after a change of size.
+	Changed image.Rectangle
+	// Taken is when it was taken (media.Now).
+	Taken int64
+}
+
+// ErrClosed says that the X server or the connection to it has gone.
+var ErrClosed = errors.New("X display closed")
+
+// roundTrip bounds one question to the X server; a stopped server must not
+// hold us for ever.
+const roundTrip = 2 * time.Second
+
+// Screen is a display being captured. Grab, Resize and Close are for one
+// goroutine; Run is for another.
+type Screen struct {
+	cfg   Config
+	x     *xgb.Conn
+	link  *link
+	root  xproto.Window
+	dmg   damage.Damage
+	drawn chan struct{}
+	done  chan struct{} // closed when Run ends
+
+	// Of the goroutine that grabs:
+	seg           *segment
+	width, height int // of the picture before; 0 = none yet
+	pointer       pointer
+
+	mu      sync.Mutex
+	size    image.Point     // the root window's
+	changed image.Rectangle // drawn to since the last Grab
+}
+
+// Open connects to the display, trying again until ctx ends while the server
+// is not up yet. The caller runs Run and at last calls Close.
+func Open(ctx context.Context, cfg Config) (*Screen, error) {
+	if err := checkSize(cfg.Width, cfg.Height); err != nil {
+		return nil, err
+	}
+	for {
+		s, err := open(ctx, cfg)
+		if err == nil || errors.Is(err, ErrDisplay) || errors.Is(err, errUnfit) {
+			return s, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("X display %s is not up: %w", cfg.Display, errors.Join(err, ctx.Err()))
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// errUnfit says that this X server will never do.
+var errUnfit = errors.New("X display cannot be captured")
+
+func open(ctx context.Context, cfg Config) (*Screen, error) {
+	l, err := dial(ctx, cfg.Display, cfg.XAuth)
+	if err != nil {
+		return nil, err
+	}
+	s := &Screen{cfg: cfg, link: l, drawn: make(chan struct{}, 1), done: make(chan struct{})}
+	l.bound(roundTrip)
+	if s.x, err = xgb.NewConnNet(l); err != nil {
+		_ = l.Close() // the connection was never used
+		return nil, fmt.Errorf("open X display %s: %w", cfg.Display, err)
+	}
+	if err = s.setup(); err != nil {
+		s.x.Close()
+		return nil, err
+	}
+	l.bound(0)
+	return s, nil
+}
+
+// setup asks for what is needed: extensions, news of the root window, damage.
+func (s *Screen) setup() error {
+	info := xproto.Setup(s.x)
+	screen := info.DefaultScreen(s.x)
+	s.root = screen.Root
+	for _, ext := range []struct {
+		name string
+		init func(*xgb.Conn) error
+	}{{"MIT-SHM", shm.Init}, {"XFIXES", xfixes.Init}, {"DAMAGE", damage.Init}, {"RANDR", randr.Init}} {
+		if err := ext.init(s.x); err != nil {
+			return fmt.Errorf("X extension %s: %w", ext.name, errors.Join(errUnfit, err))
+		}
+	}
+	if !pixelsFit(info, screen) {
+		return fmt.Errorf("its pixels are not 32-bit BGRX (start it with depth 24): %w", errUnfit)
+	}
+	if _, err := xfixes.QueryVersion(s.x, 5, 0).Reply(); err != nil {
+		return fmt.Errorf("agree on XFIXES: %w", err)
+	}
+	if _, err := damage.QueryVersion(s.x, 1, 1).Reply(); err != nil {
+		return fmt.Errorf("agree on DAMAGE: %w", err)
+	}
+	v, err := shm.QueryVersion(s.x).Reply()
+	if err != nil {
+		return fmt.Errorf("agree on MIT-SHM: %w", err)
+	}
+	if v.MajorVersion < 1 || v.MajorVersion == 1 && v.MinorVersion < 2 {
+		return fmt.Errorf("MIT-SHM %d.%d cannot take a file descriptor: %w", v.MajorVersion, v.MinorVersion, errUnfit)
+	}
+	// The root's own ConfigureNotify tells its size, whoever changed it.
+	if err := xproto.ChangeWindowAttributesChecked(s.x, s.root, xproto.CwEventMask,
+		[]uint32{xproto.EventMaskStructureNotify}).Check(); err != nil {
+		return fmt.Errorf("listen to the root window: %w", err)
+	}
+	randr.SelectInput(s.x, s.root, randr.NotifyMaskScreenChange)
+	if s.dmg, err = damage.NewDamageId(s.x); err != nil {
+		return fmt.Errorf("make damage: %w", err)
+	}
+	// BoundingBox: one event each time the drawn box grows, and the event says
+	// how far, so that a Grab needs no second round trip to learn it.
+	if err := damage.CreateChecked(s.x, s.dmg, xproto.Drawable(s.root), damage.ReportLevelBoundingBox).Check(); err != nil {
+		return fmt.Errorf("watch the root window: %w", err)
+	}
+	g, err := xproto.GetGeometry(s.x, xproto.Drawable(s.root)).Reply()
+	if err != nil {
+		return fmt.Errorf("measure the root window: %w", err)
+	}
+	s.resized(int(g.Width), int(g.Height))
+	return nil
+}
+
+// pixelsFit tells whether pixels are what Picture promises.
+func pixelsFit(info *xproto.SetupInfo, screen *xproto.ScreenInfo) bool {
+	if info.ImageByteOrder != xproto.ImageOrderLSBFirst {
+		return false
+	}
+	for _, f := range info.PixmapFormats {
+		if f.Depth == screen.RootDepth && f.BitsPerPixel != 32 {
+			return false
+		}
+	}
+	for _, d := range screen.AllowedDepths {
+		for _, v := range d.Visuals {
+			if v.VisualId == screen.RootVisual {
+				return v.RedMask == 0xff0000 && v.GreenMask == 0xff00 && v.BlueMask == 0xff
+			}
+		}
+	}
+	return false
+}
+
+// Run takes the server's events until ctx ends or the server goes. It then
+// closes the connection.
+func (s *Screen) Run(ctx context.Context) error {
+	defer close(s.done)
+	stop := context.AfterFunc(ctx, s.hangUp)
+	defer stop()
+	if s.cfg.Cursor {
+		watchCtx, cancel := context.WithCancel(ctx)
+		watched := make(chan struct{})
+		go func() { defer close(watched); s.watchPointer(watchCtx) }()
+		defer func() { cancel(); <-watched }()
+	}
+	for {
+		ev, err := s.x.WaitForEvent()
+		switch ev := ev.(type) {
+		case nil:
+			if err != nil { // an error to a request nobody waits for: Detach, Subtract
+				s.cfg.Log.Debug("X request refused", "error", err)
+				continue
+			}
+			if ctx.Err() != nil {
+				return nil
+			}
+			return ErrClosed
+		case damage.NotifyEvent:
+			s.touch(rect(ev.Area))
+		case xproto.ConfigureNotifyEvent:
+			if ev.Window == s.root {
+				s.resized(int(ev.Width), int(ev.Height))
+			}
+		case randr.ScreenChangeNotifyEvent:
+			s.resized(int(ev.Width), int(ev.Height))
+		}
+	}
+}
+
+// hangUp closes the connection; a server that no longer answers has a second.
+func (s *Screen) hangUp() {
+	s.link.bound(time.Second)
+	s.x.Close()
+}
+
+// Close ends Run, if it is running, and frees the shared memory.
+func (s *Screen) Close() {
+	s.hangUp()
+	if s.seg != nil {
+		s.seg.unmap()
+		s.seg = nil
+	}
+}
+
+// Drawn receives when something was drawn since the last Grab, and whenever
+// the size changed.
+func (s *Screen) Drawn() <-chan struct{} { return s.drawn }
+
+// Touch makes the next Grab take the whole picture.
+func (s *Screen) Touch() {
+	s.mu.Lock()
+	all := image.Rectangle{Max: s.size}
+	s.mu.Unlock()
+	s.touch(all)
+}
+
+func (s *Screen) touch(r image.Rectangle) {
+	s.mu.Lock()
+	s.changed = s.changed.Union(r)
+	s.mu.Unlock()
+	select {
+	case s.drawn <- struct{}{}:
+	default: // one is pending already
+	}
+}
+
+func (s *Screen) resized(width, height int) {
+	s.mu.Lock()
+	same := s.size == image.Pt(width, height)
+	s.size = image.Pt(width, height)
+	s.mu.Unlock()
+	if !same {
+		s.Touch()
+	}
+}
+
+// Resize changes the wanted size; the next Grab takes the whole picture.
+func (s *Screen) Resize(width, height int) error {
+	if err := checkSize(width, height); err != nil {
+		return err
+	}
+	s.cfg.Width, s.cfg.Height = width, height
+	s.Touch()
+	return nil
+}
+
+func checkSize(width, height int) error {
+	if width < 16 || height < 16 || width%2 != 0 || height%2 != 0 {
+		return fmt.Errorf("capture size %dx%d: both sides must be even and at least 16", width, height)
+	}
+	return nil
+}
+
+// Grab takes what has been drawn since the last call; false: nothing was.
+func (s *Screen) Grab() (Picture, bool, error) {
+	for {
+		p, ok, err := s.grab()
+		var match xproto.MatchError
+		if err == nil || !errors.As(err, &match) {
+			return p, ok, err
+		}
+		// The root window shrank under us: measure, and again.
+		s.link.bound(roundTrip)
+		g, err := xproto.GetGeometry(s.x, xproto.Drawable(s.root)).Reply()
+		s.link.bound(0)
+		if err != nil || g == nil {
+			return Picture{}, false, s.lost("measure the root window", err)
+		}
+		s.resized(int(g.Width), int(g.Height))
+	}
+}
+
+func (s *Screen) grab() (Picture, bool, error) {
+	s.mu.Lock()
+	size, changed := s.size, s.changed
+	s.changed = image.Rectangle{}
+	s.mu.Unlock()
+	w, h := min(s.cfg.Width, size.X)&^1, min(s.cfg.Height, size.Y)&^1
+	all := image.Rect(0, 0, w, h)
+	s.link.bound(roundTrip)
+	defer s.link.bound(0)
+	if w != s.width || h != s.height {
+		if err := s.fit(w, h); err != nil {
+			return Picture{}, false, err
+		}
+		changed = all
+	}
+	if s.cfg.Cursor {
+		box, err := s.pointer.look(s.x)
+		if err != nil {
+			return Picture{}, false, s.lost("read the pointer", err)
+		}
+		changed = changed.Union(box)
+	}
+	changed = changed.Intersect(all)
+	if changed.Empty() {
+		return Picture{}, false, nil
+	}
+	// Damage is taken back before the picture is taken: what is drawn between
+	// the two is in the picture and reported again, never lost.
+	damage.Subtract(s.x, s.dmg, 0, 0)
+	// Whole rows: they lie at their place in the shared picture.
+	stride := w * 4
+	reply, err := shm.GetImage(s.x, xproto.Drawable(s.root), 0, int16(changed.Min.Y), uint16(w), uint16(changed.Dy()),
+		^uint32(0), xproto.ImageFormatZPixmap, s.seg.id, uint32(changed.Min.Y*stride)).Reply()
+	if err != nil || reply == nil {
+		s.touch(changed)
+		return Picture{}, false, s.lost("take picture", err)
+	}
+	p := Picture{Pix: s.seg.pix, Stride: stride, Width: w, Height: h, Changed: changed, Taken: media.Now()}
+	if s.cfg.Cursor {
+		s.pointer.draw(p)
+	}
+	return p, true, nil
+}
+
+// fit makes the shared memory as large as the picture.
+func (s *Screen) fit(w, h int) error {
+	if w < 16 || h < 16 {
+		return fmt.Errorf("root window of %dx%d is too small to capture", w, h)
+	}
+	if s.seg != nil {
+		s.seg.release(s.x)
+		s.seg, s.width, s.height = nil, 0, 0
+	}
+	seg, err := newSegment(s.x, s.link, w*h*4)
+	if err != nil {
+		return err
+	}
+	s.seg, s.width, s.height = seg, w, h
+	return nil
+}
+
+// lost wraps an error of a request; xgb gives none when the server has gone.
+func (s *Screen) lost(verb string, err error) error {
+	if err == nil || errors.Is(err, io.EOF) {
+		return fmt.Errorf("%s: %w", verb, ErrClosed)
+	}
+	return fmt.Errorf("%s: %w", verb, err)
+}
+
+func rect(r xproto.Rectangle) image.Rectangle {
+	return image.Rect(int(r.X), int(r.Y), int(r.X)+int(r.Width), int(r.Y)+int(r.Height))
+}
