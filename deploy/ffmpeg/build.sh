@@ -171,6 +171,12 @@ main() {
 		echo "$found"
 		return
 	fi
+	# What an interrupted build left; the lock says that none is running.
+	rm -rf "$cache"/build.??????
+	local p
+	for p in "$cache"/ffmpeg-7.1*; do
+		[ ! -d "$p" ] || [ -e "$p/.complete" ] || rm -rf "$p"
+	done
 	tmp=$(mktemp -d "$cache/build.XXXXXX")
 	log=$cache/ffmpeg-build.log
 	: >"$log"
@@ -185,6 +191,8 @@ main() {
 	rm -rf "$prefix"
 	step "installing the NVENC headers" install_nvcodec "$prefix"
 	step "building SVT-AV1 (about two minutes on two cores)" build_svtav1 "$prefix"
+	# Before configure too: it must learn what the static SVT-AV1 needs.
+	step "fitting the pkg-config files" flatten_pkgconfig "$prefix"
 	step "configuring FFmpeg $version" configure_ffmpeg "$prefix"
 	step "building FFmpeg $version (about two minutes on two cores)" build_ffmpeg "$prefix"
 	step "fitting the pkg-config files" flatten_pkgconfig "$prefix"
