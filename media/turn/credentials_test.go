@@ -1,0 +1,53 @@
+package turn
+
+import (
+	"errors"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestCredentialsComeBack(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	user, password := Credentials([]byte("secret"), "c25k8fh3pn6a8q46taug", 7, now.Add(time.Hour))
+	if user != "1800003600:c25k8fh3pn6a8q46taug.7" {
+		t.Errorf("user %q", user)
+	}
+	// printf '1800003600:c25k8fh3pn6a8q46taug.7' | openssl dgst -sha1 -hmac secret -binary | base64
+	if password != "RiGtpUQFClVMDOMqsJsssCAiCY0=" {
+		t.Errorf("password %q", password)
+	}
+	id, gen, expiry, err := Check(user, now)
+	if err != nil || id != "c25k8fh3pn6a8q46taug" || gen != 7 || !expiry.Equal(now.Add(time.Hour)) {
+		t.Errorf("checked as %s.%d until %s, %v", id, gen, expiry, err)
+	}
+	if Password([]byte("another"), user) == password {
+		t.Error("another secret makes the same password")
+	}
+}
+
+func TestCheckRefuses(t *testing.T) {
+	now := time.Unix(1_800_000_000, 0)
+	for name, user := range map[string]string{
+		"empty":            "",
+		"no expiry":        "abc.1",
+		"words for expiry": "soon:abc.1",
+		"no generation":    "1800003600:abc",
+		"bad generation":   "1800003600:abc.-1",
+		"huge generation":  "1800003600:abc.4294967296",
+		"no session":       "1800003600:.1",
+		"path for session": "1800003600:../../etc.1",
+		"expired":          "1799999939:abc.1",
+		"too long":         "1800003600:" + strings.Repeat("a", 200) + ".1",
+	} {
+		if _, _, _, err := Check(user, now); !errors.Is(err, ErrUser) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, _, _, err := Check("1799999941:abc.1", now); err != nil {
+		t.Errorf("within the tolerance: %v", err)
+	}
+	if id, _, _, err := Check("1800003600:a:b.1", now); err != nil || id != "a:b" {
+		t.Errorf("a colon in the session: %q, %v", id, err)
+	}
+}
