@@ -362,7 +362,7 @@ func (s *Screen) fit(w, h int) error {
 	}
 	seg, err := newSegment(s.x, s.link, w*h*4)
 	if err != nil {
-		return err
+		return s.lost("fit to the screen", err)
 	}
 	s.seg, s.width, s.height = seg, w, h
 	return nil

@@ -1,0 +1,273 @@
+package encode
+
+import (
+	"errors"
+	"fmt"
+	"image"
+	"strconv"
+
+	"github.com/asticode/go-astiav"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+// Config of a Video encoder.
+type Config struct {
+	Codec api.Codec
+	// Width and Height in pixels, both even, 16 to api.MaxWidth x MaxHeight.
+	Width, Height int
+	// FPS is the rate that the bitrate is spread over, 1 to api.MaxFPS.
+	FPS int
+	// BitrateKbps in kb/s, at least 50.
+	BitrateKbps int
+	// Threads of the encoder; 0 = 1. More threads cost more processor time in
+	// all, and one is enough up to 1080p60 for H.264.
+	Threads int
+}
+
+// Packet is one encoded picture.
+type Packet struct {
+	Data []byte
+	Key  bool // decodes without earlier ones
+}
+
+// recipe is what tells one codec from another.
+type recipe struct {
+	name    string // FFmpeg's name of the encoder
+	options func(Config) map[string]string
+	// rate changes the bitrate of an open encoder; errReopen if it cannot.
+	rate func(*astiav.CodecContext, Config) error
+}
+
+// errReopen says that a change needs a new encoder, which starts with a key.
+var errReopen = errors.New("encoder must be opened again")
+
+// ErrConfig says that a configuration cannot be encoded.
+var ErrConfig = errors.New("video configuration refused")
+
+func recipes(c api.Codec) (recipe, bool) {
+	switch c {
+	case api.H264:
+		return h264(), true
+	case api.VP8:
+		return vp8(), true
+	case api.VP9:
+		return vp9(), true
+	case api.AV1:
+		return av1(), true
+	}
+	return recipe{}, false
+}
+
+// Video is one open encoder with the picture it encodes. It is for one
+// goroutine; Close frees it.
+type Video struct {
+	cfg    Config
+	recipe recipe
+	ctx    *astiav.CodecContext
+	frame  *astiav.Frame
+	packet *astiav.Packet
+	count  int64 // pictures encoded: the encoder's clock
+}
+
+// NewVideo opens an encoder.
+func NewVideo(cfg Config) (*Video, error) {
+	cfg.Threads = max(cfg.Threads, 1)
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	r, _ := recipes(cfg.Codec)
+	astiav.SetLogLevel(astiav.LogLevelQuiet)
+	v := &Video{cfg: cfg, recipe: r, frame: astiav.AllocFrame(), packet: astiav.AllocPacket()}
+	v.frame.SetWidth(cfg.Width)
+	v.frame.SetHeight(cfg.Height)
+	v.frame.SetPixelFormat(astiav.PixelFormatYuv420P)
+	v.frame.SetColorRange(astiav.ColorRangeMpeg)
+	v.frame.SetColorSpace(astiav.ColorSpaceSmpte170M)
+	// 64: the widest vectors that libyuv and the encoders load.
+	if err := v.frame.AllocBuffer(64); err != nil {
+		v.Close()
+		return nil, fmt.Errorf("allocate picture: %w", err)
+	}
+	if err := v.open(); err != nil {
+		v.Close()
+		return nil, err
+	}
+	return v, nil
+}
+
+func (c Config) check() error {
+	refuse := func(field string, format string, a ...any) error {
+		return fmt.Errorf("%s %s: %w", field, fmt.Sprintf(format, a...), ErrConfig)
+	}
+	side := func(field string, n, most int) error {
+		if n < 16 || n > most {
+			return refuse(field, "must be 16 to %d, got %d", most, n)
+		}
+		if n%2 != 0 {
+			return refuse(field, "must be even, got %d: round it up", n)
+		}
+		return nil
+	}
+	if _, ok := recipes(c.Codec); !ok {
+		return refuse("codec", "%q is not one of %v", c.Codec, api.Codecs())
+	}
+	if err := errors.Join(side("width", c.Width, api.MaxWidth), side("height", c.Height, api.MaxHeight)); err != nil {
+		return err
+	}
+	if c.FPS < 1 || c.FPS > api.MaxFPS {
+		return refuse("fps", "must be 1 to %d, got %d", api.MaxFPS, c.FPS)
+	}
+	if c.BitrateKbps < minKbps {
+		return refuse("bitrate_kbps", "must be at least %d, got %d", minKbps, c.BitrateKbps)
+	}
+	return nil
+}
+
+const (
+	minKbps = 50
+	// endless is a keyframe interval in pictures that no session reaches (two
+	// months at 200 a second): keys come when asked for.
+	endless = 1 << 30
+)
+
+// common are the options that every encoder takes alike.
+func (c Config) common() map[string]string {
+	return map[string]string{
+		"b":       strconv.Itoa(c.BitrateKbps * 1000),
+		"g":       strconv.Itoa(endless),
+		"bf":      "0",
+		"threads": strconv.Itoa(c.Threads),
+	}
+}
+
+func (v *Video) open() error {
+	codec := astiav.FindEncoderByName(v.recipe.name)
+	if codec == nil {
+		return fmt.Errorf("FFmpeg has no encoder %s: %w", v.recipe.name, ErrConfig)
+	}
+	cc := astiav.AllocCodecContext(codec)
+	if cc == nil {
+		return errors.New("allocate encoder: out of memory")
+	}
+	cc.SetWidth(v.cfg.Width)
+	cc.SetHeight(v.cfg.Height)
+	cc.SetPixelFormat(astiav.PixelFormatYuv420P)
+	// The encoder's clock counts pictures. Those of a screen come when drawn,
+	// but spreading the bitrate over a steady count bounds each one's size, and
+	// with it its time on the wire.
+	cc.SetTimeBase(astiav.NewRational(1, v.cfg.FPS))
+	cc.SetFramerate(astiav.NewRational(v.cfg.FPS, 1))
+	// libyuv's ARGBToI420 is BT.601, studio range.
+	cc.SetColorRange(astiav.ColorRangeMpeg)
+	cc.SetColorSpace(astiav.ColorSpaceSmpte170M)
+	cc.SetColorPrimaries(astiav.ColorPrimariesBt709)
+	cc.SetColorTransferCharacteristic(astiav.ColorTransferCharacteristicBt709)
+	d := astiav.NewDictionary()
+	defer d.Free()
+	for _, m := range []map[string]string{v.cfg.common(), v.recipe.options(v.cfg)} {
+		for key, value := range m {
+			if err := d.Set(key, value, 0); err != nil {
+				cc.Free()
+				return fmt.Errorf("set %s of %s: %w", key, v.recipe.name, err)
+			}
+		}
+	}
+	if err := cc.Open(codec, d); err != nil {
+		cc.Free()
+		return fmt.Errorf("open encoder %s: %w", v.recipe.name, err)
+	}
+	// What FFmpeg took is gone from the dictionary; what is left has no effect.
+	if e := d.Get("", nil, astiav.NewDictionaryFlags(astiav.DictionaryFlagIgnoreSuffix)); e != nil {
+		cc.Free()
+		return fmt.Errorf("encoder %s knows no option %s: %w", v.recipe.name, e.Key(), ErrConfig)
+	}
+	if v.ctx != nil {
+		v.ctx.Free()
+	}
+	v.ctx, v.count = cc, 0
+	return nil
+}
+
+// Name is FFmpeg's name of the encoder.
+func (v *Video) Name() string { return v.recipe.name }
+
+// Load converts the changed part of a picture (rows of blue, green, red,
+// unused; stride bytes apart) into the encoder's own; the rest stays.
+func (v *Video) Load(pix []byte, stride int, changed image.Rectangle) error {
+	all := image.Rect(0, 0, v.cfg.Width, v.cfg.Height)
+	changed = evenOut(changed.Intersect(all))
+	if changed.Empty() {
+		return nil
+	}
+	if stride < v.cfg.Width*4 || len(pix) < (changed.Max.Y-1)*stride+changed.Max.X*4 {
+		return fmt.Errorf("picture of %d bytes, %d a row, is too small for %dx%d", len(pix), stride, v.cfg.Width, v.cfg.Height)
+	}
+	if !v.frame.IsWritable() { // the encoder still reads it
+		if err := v.frame.MakeWritable(); err != nil {
+			return fmt.Errorf("copy picture: %w", err)
+		}
+	}
+	return convert(v.frame, pix, stride, changed)
+}
+
+// evenOut widens a rectangle to whole chroma samples, which cover 2x2 pixels.
+func evenOut(r image.Rectangle) image.Rectangle {
+	return image.Rect(r.Min.X&^1, r.Min.Y&^1, (r.Max.X+1)&^1, (r.Max.Y+1)&^1)
+}
+
+// Encode encodes the loaded picture, as a key if wanted, and returns its packet.
+func (v *Video) Encode(key bool) (Packet, error) {
+	kind := astiav.PictureTypeNone
+	if key || v.count == 0 {
+		kind = astiav.PictureTypeI
+	}
+	v.frame.SetPictureType(kind)
+	v.frame.SetPts(v.count)
+	if err := v.ctx.SendFrame(v.frame); err != nil {
+		return Packet{}, fmt.Errorf("encode with %s: %w", v.recipe.name, err)
+	}
+	v.count++
+	// Each of our encoders gives the packet of the picture it was just given
+	// (SVT-AV1 waits inside for it): none now is a fault, not a delay.
+	if err := v.ctx.ReceivePacket(v.packet); err != nil {
+		return Packet{}, fmt.Errorf("receive from %s: %w", v.recipe.name, err)
+	}
+	p := Packet{Data: v.packet.Data(), Key: v.packet.Flags().Has(astiav.PacketFlagKey)}
+	v.packet.Unref()
+	return p, nil
+}
+
+// SetBitrate changes the bitrate from the next picture on, in kb/s. An encoder
+// that cannot do so while open is opened again: its next picture is a key.
+func (v *Video) SetBitrate(kbps int) error {
+	next := v.cfg
+	next.BitrateKbps = kbps
+	if err := next.check(); err != nil {
+		return err
+	}
+	if kbps == v.cfg.BitrateKbps {
+		return nil
+	}
+	err := v.recipe.rate(v.ctx, next)
+	if err == nil || errors.Is(err, errReopen) {
+		v.cfg = next
+	}
+	if errors.Is(err, errReopen) {
+		return v.open()
+	}
+	return err
+}
+
+// Live tells whether SetBitrate works without a keyframe.
+func (v *Video) Live() bool { return v.cfg.Codec != api.AV1 }
+
+// Close frees the encoder.
+func (v *Video) Close() {
+	if v.ctx != nil {
+		v.ctx.Free()
+		v.ctx = nil
+	}
+	v.frame.Free()
+	v.packet.Free()
+}

@@ -1,0 +1,335 @@
+package encode
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"image"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/asticode/go-astiav"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+// canvas is a BGRA picture.
+type canvas struct {
+	pix  []byte
+	w, h int
+}
+
+func newCanvas(w, h int) *canvas { return &canvas{pix: make([]byte, w*h*4), w: w, h: h} }
+
+func (c *canvas) stride() int { return c.w * 4 }
+
+func (c *canvas) all() image.Rectangle { return image.Rect(0, 0, c.w, c.h) }
+
+// fill paints a rectangle in a colour given as 0xRRGGBB.
+func (c *canvas) fill(r image.Rectangle, rgb uint32) image.Rectangle {
+	r = r.Intersect(c.all())
+	for y := r.Min.Y; y < r.Max.Y; y++ {
+		for x := r.Min.X; x < r.Max.X; x++ {
+			binary.LittleEndian.PutUint32(c.pix[y*c.stride()+x*4:], rgb)
+		}
+	}
+	return r
+}
+
+// noise paints a busy pattern that is different for each n.
+func (c *canvas) noise(n int) {
+	s := uint32(n)*2654435761 + 1
+	for i := 0; i+4 <= len(c.pix); i += 4 {
+		s ^= s << 13
+		s ^= s >> 17
+		s ^= s << 5
+		binary.LittleEndian.PutUint32(c.pix[i:], s)
+	}
+}
+
+// yuv gives BT.601 studio range values of a colour 0xRRGGBB.
+func yuv(rgb uint32) [3]int {
+	r, g, b := float64(rgb>>16&255), float64(rgb>>8&255), float64(rgb&255)
+	return [3]int{
+		int(16.5 + 0.257*r + 0.504*g + 0.098*b),
+		int(128.5 - 0.148*r - 0.291*g + 0.439*b),
+		int(128.5 + 0.439*r - 0.368*g - 0.071*b),
+	}
+}
+
+// decode decodes packets and gives the last picture's planes (I420, packed).
+func decode(t *testing.T, c api.Codec, w, h int, packets []Packet) []byte {
+	t.Helper()
+	if c == api.AV1 {
+		return decodeAV1(t, w, h, packets)
+	}
+	id := map[api.Codec]astiav.CodecID{api.H264: astiav.CodecIDH264, api.VP8: astiav.CodecIDVp8, api.VP9: astiav.CodecIDVp9}[c]
+	dec := astiav.AllocCodecContext(astiav.FindDecoder(id))
+	defer dec.Free()
+	dec.SetFlags(astiav.NewCodecContextFlags(astiav.CodecContextFlagLowDelay))
+	if err := dec.Open(astiav.FindDecoder(id), nil); err != nil {
+		t.Fatal(err)
+	}
+	f, p := astiav.AllocFrame(), astiav.AllocPacket()
+	defer f.Free()
+	defer p.Free()
+	var out []byte
+	drain := func() {
+		for dec.ReceiveFrame(f) == nil {
+			var err error
+			if out, err = f.Data().Bytes(1); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for i, pkt := range packets {
+		if err := p.FromData(pkt.Data); err != nil {
+			t.Fatal(err)
+		}
+		if err := dec.SendPacket(p); err != nil {
+			t.Fatalf("decode packet %d: %v", i, err)
+		}
+		p.Unref()
+		drain()
+	}
+	_ = dec.SendPacket(nil) // flush
+	drain()
+	if len(out) != w*h*3/2 {
+		t.Fatalf("decoded %d bytes, want %d", len(out), w*h*3/2)
+	}
+	return out
+}
+
+// decodeAV1 asks Debian's ffmpeg: our own build has no AV1 decoder.
+func decodeAV1(t *testing.T, w, h int, packets []Packet) []byte {
+	t.Helper()
+	ivf := append([]byte("DKIF\x00\x00\x20\x00AV01"), make([]byte, 20)...)
+	binary.LittleEndian.PutUint16(ivf[12:], uint16(w))
+	binary.LittleEndian.PutUint16(ivf[14:], uint16(h))
+	binary.LittleEndian.PutUint32(ivf[16:], 60)
+	binary.LittleEndian.PutUint32(ivf[20:], 1)
+	for i, p := range packets {
+		ivf = binary.LittleEndian.AppendUint32(ivf, uint32(len(p.Data)))
+		ivf = binary.LittleEndian.AppendUint64(ivf, uint64(i))
+		ivf = append(ivf, p.Data...)
+	}
+	cmd := exec.Command("ffmpeg", "-v", "error", "-f", "ivf", "-i", "-", "-f", "rawvideo", "-pix_fmt", "yuv420p", "-fps_mode", "passthrough", "-")
+	cmd.Stdin = bytes.NewReader(ivf)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("ffmpeg: %v: %s", err, stderr.String())
+	}
+	size := w * h * 3 / 2
+	if len(out) != size*len(packets) {
+		t.Fatalf("ffmpeg decoded %d bytes, want %d pictures of %d", len(out), len(packets), size)
+	}
+	return out[len(out)-size:]
+}
+
+// at reads one pixel of packed I420 planes.
+func at(planes []byte, w, h, x, y int) [3]int {
+	c := w*h + y/2*(w/2) + x/2
+	return [3]int{int(planes[y*w+x]), int(planes[c]), int(planes[c+w*h/4])}
+}
+
+func near(a, b [3]int, tolerance int) bool {
+	for i := range a {
+		if d := a[i] - b[i]; d > tolerance || d < -tolerance {
+			return false
+		}
+	}
+	return true
+}
+
+func open(t *testing.T, cfg Config) *Video {
+	t.Helper()
+	v, err := NewVideo(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(v.Close)
+	return v
+}
+
+func encode(t *testing.T, v *Video, c *canvas, changed image.Rectangle, key bool) Packet {
+	t.Helper()
+	if err := v.Load(c.pix, c.stride(), changed); err != nil {
+		t.Fatal(err)
+	}
+	p, err := v.Encode(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(p.Data) == 0 {
+		t.Fatal("empty packet")
+	}
+	return p
+}
+
+func eachCodec(t *testing.T, f func(t *testing.T, c api.Codec)) {
+	for _, c := range api.Codecs() {
+		t.Run(string(c), func(t *testing.T) { f(t, c) })
+	}
+}
+
+func TestPixelsSurvive(t *testing.T) {
+	eachCodec(t, func(t *testing.T, codec api.Codec) {
+		const w, h = 322, 178 // no multiple of 16
+		v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 4000})
+		c := newCanvas(w, h)
+		c.fill(c.all(), 0x204060)
+		packets := []Packet{encode(t, v, c, c.all(), false)}
+		if !packets[0].Key {
+			t.Error("the first picture is no key")
+		}
+		colours := []uint32{0xff0000, 0x00ff00, 0x0000ff, 0xffffff, 0xe0a020}
+		var box image.Rectangle
+		for i := range 30 {
+			// Only the changed part is loaded: the rest must have stayed.
+			old := box
+			c.fill(old, 0x204060)
+			box = image.Rect(10+i*5, 33, 75+i*5, 99)
+			c.fill(box, colours[i%len(colours)])
+			packets = append(packets, encode(t, v, c, box.Union(old), false))
+		}
+		for range 10 { // let the quality settle
+			packets = append(packets, encode(t, v, c, image.Rectangle{}, false))
+		}
+		for i, p := range packets[1:] {
+			if p.Key {
+				t.Errorf("picture %d is a key that nobody asked for", i+1)
+			}
+		}
+		planes := decode(t, codec, w, h, packets)
+		in := at(planes, w, h, box.Min.X+32, box.Min.Y+32)
+		if want := yuv(colours[29%len(colours)]); !near(in, want, 6) {
+			t.Errorf("inside the rectangle %v, want %v", in, want)
+		}
+		out := at(planes, w, h, w-2, h-2)
+		if want := yuv(0x204060); !near(out, want, 6) {
+			t.Errorf("outside the rectangle %v, want %v", out, want)
+		}
+	})
+}
+
+func TestKeyOnDemandComesAtOnce(t *testing.T) {
+	eachCodec(t, func(t *testing.T, codec api.Codec) {
+		const w, h = 320, 180
+		v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 2000})
+		c := newCanvas(w, h)
+		for i := range 12 {
+			c.fill(image.Rect(i*20, 20, i*20+40, 90), uint32(0x102030*i))
+			want := i == 0 || i == 5 || i == 9
+			if p := encode(t, v, c, c.all(), want); p.Key != want {
+				t.Errorf("picture %d: key %v, want %v", i, p.Key, want)
+			}
+		}
+		// The same picture again, as after a keyframe request on a still screen,
+		// must decode by itself.
+		key := encode(t, v, c, image.Rectangle{}, true)
+		planes := decode(t, codec, w, h, []Packet{key})
+		if got, want := at(planes, w, h, 230, 50), yuv(0x102030*11); !near(got, want, 30) {
+			t.Errorf("key decodes to %v, want about %v", got, want)
+		}
+	})
+}
+
+// spend encodes noise and gives the bitrate that came out, in kb/s.
+func spend(t *testing.T, v *Video, c *canvas, pictures int) (kbps, keys int) {
+	t.Helper()
+	bits := 0
+	for i := range pictures {
+		c.noise(i)
+		c.fill(image.Rect(0, 0, c.w, c.h*7/8), 0x808080) // not impossible to compress
+		p := encode(t, v, c, c.all(), false)
+		bits += len(p.Data) * 8
+		if p.Key {
+			keys++
+		}
+	}
+	return bits * v.cfg.FPS / pictures / 1000, keys
+}
+
+func TestBitrateFollows(t *testing.T) {
+	eachCodec(t, func(t *testing.T, codec api.Codec) {
+		const w, h = 640, 360
+		v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 30, BitrateKbps: 3000})
+		c := newCanvas(w, h)
+		spend(t, v, c, 20) // past the first key
+		high, _ := spend(t, v, c, 60)
+		if err := v.SetBitrate(1000); err != nil {
+			t.Fatal(err)
+		}
+		settle, keys := spend(t, v, c, 20)
+		low, _ := spend(t, v, c, 60)
+		t.Logf("%s: %d kb/s, then %d settling, then %d (%d keys)", codec, high, settle, low, keys)
+		if high < 1500 || high > 4000 {
+			t.Errorf("%d kb/s at 3000", high)
+		}
+		if low < 500 || low > 1350 {
+			t.Errorf("%d kb/s at 1000", low)
+		}
+		if want := map[bool]int{true: 0, false: 1}[v.Live()]; keys != want {
+			t.Errorf("%d keys after the change, want %d", keys, want)
+		}
+	})
+}
+
+func TestConfigRefused(t *testing.T) {
+	good := Config{Codec: api.H264, Width: 320, Height: 180, FPS: 60, BitrateKbps: 1000}
+	for field, change := range map[string]func(*Config){
+		"codec":        func(c *Config) { c.Codec = "H266" },
+		"width":        func(c *Config) { c.Width = 321 },
+		"height":       func(c *Config) { c.Height = 181 },
+		"height ":      func(c *Config) { c.Height = 2162 },
+		"width ":       func(c *Config) { c.Width = -2 },
+		"fps":          func(c *Config) { c.FPS = 0 },
+		"bitrate_kbps": func(c *Config) { c.BitrateKbps = 3 },
+	} {
+		cfg := good
+		change(&cfg)
+		_, err := NewVideo(cfg)
+		if !errors.Is(err, ErrConfig) || !strings.Contains(fmt.Sprint(err), strings.TrimSpace(field)) {
+			t.Errorf("%+v: %v, want a refusal that names %s", cfg, err, field)
+		}
+	}
+	v := open(t, good)
+	if err := v.SetBitrate(0); !errors.Is(err, ErrConfig) {
+		t.Errorf("bitrate 0: %v", err)
+	}
+	if err := v.Load(make([]byte, 100), 320*4, image.Rect(0, 0, 320, 180)); err == nil {
+		t.Error("a picture that is too small was loaded")
+	}
+	if err := v.Load(make([]byte, 320*180*4), 320*4, image.Rect(-9, -9, 900, 900)); err != nil {
+		t.Errorf("a change beyond the picture: %v", err)
+	}
+}
+
+func BenchmarkEncode(b *testing.B) {
+	for _, codec := range api.Codecs() {
+		b.Run(string(codec), func(b *testing.B) {
+			const w, h = 1280, 720
+			v, err := NewVideo(Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 4000})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer v.Close()
+			c := newCanvas(w, h)
+			for i := 0; b.Loop(); i++ {
+				for j := range 20 {
+					c.fill(image.Rect((i*7+j*61)%w, j*36, (i*7+j*61)%w+60, j*36+36), uint32(i*j*1234567))
+				}
+				if err := v.Load(c.pix, c.stride(), c.all()); err != nil {
+					b.Fatal(err)
+				}
+				if _, err := v.Encode(false); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -1,0 +1,99 @@
+package encode
+
+/*
+#cgo pkg-config: libavcodec vpx
+#include <libavcodec/avcodec.h>
+#include <vpx/vpx_encoder.h>
+#include <vpx/vp8cx.h>
+
+// The start of FFmpeg's private VPxEncoderContext (libavcodec/libvpxenc.c,
+// unchanged since 2010): a class, then libvpx's own context.
+struct perigee_vpx {
+	const void *class;
+	vpx_codec_ctx_t encoder;
+};
+
+// perigee_vpx_rate sets the bitrate of an open encoder, in kb/s. FFmpeg has no
+// way to; libvpx has. The layout is private, so it is believed only if libvpx's
+// own interface pointer stands where it should. 1: it does not.
+static int perigee_vpx_rate(AVCodecContext *cc, unsigned kbps) {
+	struct perigee_vpx *p = cc->priv_data;
+	if (p->encoder.iface != vpx_codec_vp8_cx() && p->encoder.iface != vpx_codec_vp9_cx())
+		return 1;
+	if (!p->encoder.config.enc)
+		return 1;
+	vpx_codec_enc_cfg_t cfg = *p->encoder.config.enc;
+	cfg.rc_target_bitrate = kbps;
+	return vpx_codec_enc_config_set(&p->encoder, &cfg) == VPX_CODEC_OK ? 0 : 1;
+}
+*/
+import "C"
+
+import (
+	"strconv"
+
+	"github.com/asticode/go-astiav"
+)
+
+// Settings of libvpx as WebRTC's own encoders use them
+// (modules/video_coding/codecs/vp8, vp9): constant bitrate, quantisers 2 to 56.
+const (
+	vpxSpeed    = 8 // cpu-used: the fastest that both codecs know
+	vpxQMin     = 2
+	vpxQMax     = 56
+	vpxBufferMS = 300 // how far the rate controller may run ahead
+	vpxKeyMS    = 150 // a key may take this long at the bitrate
+)
+
+func vpxOptions(c Config) map[string]string {
+	bits := strconv.Itoa(c.BitrateKbps * 1000)
+	return map[string]string{
+		"deadline":          "realtime",
+		"cpu-used":          strconv.Itoa(vpxSpeed),
+		"lag-in-frames":     "0",
+		"error-resilient":   "default",
+		"auto-alt-ref":      "0",
+		"keyint_min":        strconv.Itoa(endless), // with g the same: no key unasked
+		"minrate":           bits,
+		"maxrate":           bits,
+		"bufsize":           strconv.Itoa(c.BitrateKbps * vpxBufferMS),
+		"rc_init_occupancy": strconv.Itoa(c.BitrateKbps * vpxBufferMS / 2),
+		"max-intra-rate":    strconv.Itoa(max(c.FPS*vpxKeyMS/10, 300)), // % of one picture's share
+		"undershoot-pct":    "100",
+		"overshoot-pct":     "15",
+		"qmin":              strconv.Itoa(vpxQMin),
+		"qmax":              strconv.Itoa(vpxQMax),
+	}
+}
+
+func vpxRate(cc *astiav.CodecContext, c Config) error {
+	if C.perigee_vpx_rate((*C.AVCodecContext)(cc.UnsafePointer()), C.uint(c.BitrateKbps)) != 0 {
+		return errReopen
+	}
+	return nil
+}
+
+// vp8 is libvpx's VP8. static-thresh 1 lets it skip blocks that did not change
+// at all, the common case on a screen.
+func vp8() recipe {
+	return recipe{name: "libvpx", rate: vpxRate, options: func(c Config) map[string]string {
+		return with(vpxOptions(c), map[string]string{"static-thresh": "1"})
+	}}
+}
+
+// vp9 is libvpx's VP9: cyclic refresh (aq-mode 3) as real-time use wants it,
+// tile columns only where there are threads for them.
+func vp9() recipe {
+	return recipe{name: "libvpx-vp9", rate: vpxRate, options: func(c Config) map[string]string {
+		tiles := 0
+		for 1<<(tiles+1) <= c.Threads && tiles < 2 {
+			tiles++
+		}
+		return with(vpxOptions(c), map[string]string{
+			"aq-mode":        "3",
+			"row-mt":         strconv.Itoa(min(c.Threads-1, 1)),
+			"tile-columns":   strconv.Itoa(tiles),
+			"frame-parallel": "0",
+		})
+	}}
+}
