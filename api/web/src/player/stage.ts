@@ -1,0 +1,145 @@
+// The stream that fills the window, and its toolbar.
+import { PerigeeStream, Stats } from "../sdk/index";
+import { byId, say } from "./dom";
+import { draw, rows } from "./numbers";
+
+const awayAfter = 3000; // ms without a movement until the toolbar makes room
+const hintFor = 6000;
+const nearTop = 64; // CSS pixels
+// Keys that the browser keeps for itself outside fullscreen. Escape stays the user's way out.
+const fullscreenKeys = ["Tab", "AltLeft", "MetaLeft", "MetaRight", "F11", "KeyW", "KeyN", "KeyT", "KeyQ"];
+
+/** Stage owns the live view; one stream at a time is put on it. */
+export class Stage {
+  private stream: PerigeeStream | null = null;
+  private stage = byId("stage");
+  private bar = byId("bar");
+  private numbers = byId("numbers");
+  private timer = 0;
+  private hintTimer = 0;
+  readonly surface = byId("surface");
+
+  constructor(private onLeave: () => void) {
+    this.on("full", () => this.toggleFull());
+    this.on("lock", () => void this.toggleLock());
+    this.on("mute", () => this.toggleMute());
+    this.on("stats", () => this.toggleStats());
+    this.on("leave", () => this.onLeave());
+    this.on("grip", () => { this.showBar(); byId("full").focus(); });
+    this.on("sound", () => void this.sound());
+    // Only near the top: everywhere else the pointer is the application's.
+    this.stage.addEventListener("pointermove", (e) => { if (e.pointerType !== "touch" && e.clientY < nearTop) this.showBar(); });
+    this.bar.addEventListener("focusin", () => this.showBar());
+    this.bar.addEventListener("keydown", (e) => this.barKey(e));
+    document.addEventListener("fullscreenchange", () => this.fullChanged());
+  }
+
+  private on(id: string, f: () => void): void {
+    byId(id).addEventListener("click", f);
+  }
+
+  /** enter shows the stream, gives it the keyboard and tells how to get it back. */
+  enter(stream: PerigeeStream, name: string): void {
+    this.stream = stream;
+    byId("live-app").textContent = name;
+    this.press("mute", stream.muted);
+    this.surface.focus({ preventScroll: true });
+    this.showBar();
+    const touch = matchMedia("(hover: none)").matches;
+    byId("hint").hidden = touch;
+    window.clearTimeout(this.hintTimer);
+    this.hintTimer = window.setTimeout(() => { byId("hint").hidden = true; }, hintFor);
+  }
+
+  /** exit takes the stream off the stage. */
+  exit(): void {
+    this.stream = null;
+    window.clearTimeout(this.timer);
+    window.clearTimeout(this.hintTimer);
+    for (const id of ["hint", "sound", "numbers"]) byId(id).hidden = true;
+    for (const id of ["lock", "stats"]) this.press(id, false);
+    if (document.fullscreenElement) void document.exitFullscreen().catch(() => undefined); // already out
+  }
+
+  released(): void {
+    this.showBar();
+    byId("full").focus();
+    say("The keyboard is the page's again. Tab moves in the toolbar, Escape returns to the application.");
+  }
+
+  locked(is: boolean): void {
+    this.press("lock", is);
+    say(is ? "The pointer is locked. Escape lets go." : "The pointer is free.");
+  }
+
+  soundBlocked(): void { byId("sound").hidden = false; }
+
+  stats(s: Stats): void {
+    if (!this.numbers.hidden) draw(this.numbers, rows(s, this.stream?.session ?? null));
+  }
+
+  private press(id: string, on: boolean): void {
+    byId(id).setAttribute("aria-pressed", String(on));
+  }
+
+  private showBar(): void {
+    this.bar.classList.remove("away");
+    byId("grip").setAttribute("aria-expanded", "true");
+    window.clearTimeout(this.timer);
+    this.timer = window.setTimeout(() => this.hideBar(), awayAfter);
+  }
+
+  private hideBar(): void {
+    if (this.bar.matches(":hover") || this.bar.contains(document.activeElement)) {
+      this.timer = window.setTimeout(() => this.hideBar(), awayAfter);
+      return;
+    }
+    this.bar.classList.add("away");
+    byId("grip").setAttribute("aria-expanded", "false");
+  }
+
+  private barKey(e: KeyboardEvent): void {
+    const tools = [...byId("tools").querySelectorAll("button")];
+    const at = tools.indexOf(document.activeElement as HTMLButtonElement);
+    const step = e.key === "ArrowRight" ? 1 : e.key === "ArrowLeft" ? -1 : 0;
+    if (step && at >= 0) tools[(at + step + tools.length) % tools.length].focus();
+    if (e.key === "Escape") this.surface.focus({ preventScroll: true });
+  }
+
+  private toggleFull(): void {
+    if (document.fullscreenElement) void document.exitFullscreen();
+    else this.stage.requestFullscreen().then(() => this.surface.focus()).catch(() => say("The browser refused full screen."));
+  }
+
+  private fullChanged(): void {
+    const full = document.fullscreenElement === this.stage;
+    this.press("full", full);
+    const keyboard = (navigator as Navigator & { keyboard?: { lock?(keys: string[]): Promise<void>; unlock?(): void } }).keyboard;
+    if (full) void keyboard?.lock?.(fullscreenKeys).catch(() => undefined); // a comfort that not every browser has
+    else keyboard?.unlock?.();
+  }
+
+  private async toggleLock(): Promise<void> {
+    if (!this.stream) return;
+    if (this.stream.pointerLocked) this.stream.exitPointerLock();
+    else await this.stream.requestPointerLock().catch((e: Error) => say(e.message));
+  }
+
+  private toggleMute(): void {
+    if (!this.stream) return;
+    this.stream.muted = !this.stream.muted;
+    this.press("mute", this.stream.muted);
+    if (!this.stream.muted) void this.sound();
+  }
+
+  private async sound(): Promise<void> {
+    if (await this.stream?.resumeSound()) byId("sound").hidden = true;
+    if (document.activeElement === document.body) this.surface.focus({ preventScroll: true });
+  }
+
+  private toggleStats(): void {
+    this.numbers.hidden = !this.numbers.hidden;
+    this.press("stats", !this.numbers.hidden);
+    if (!this.numbers.hidden) void this.stream?.stats().then((s) => this.stats(s)).catch(() => undefined); // it ended meanwhile
+  }
+}

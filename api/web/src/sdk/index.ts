@@ -1,0 +1,9 @@
+// The browser SDK of Perigee: everything that a page needs to show a stream.
+export { Gateway } from "./gateway";
+export type { AppInfo, SessionStatus } from "./gateway";
+export { decodable } from "./peer";
+export { PerigeeStream } from "./stream";
+export { StreamError } from "./types";
+export type { Codec, Ended, PerigeeOptions, Refusal, Screen, SessionInfo, State, Stats } from "./types";
+export { keyNumber } from "./keys";
+export { pictureBox, Steps, toPixel } from "./geometry";

@@ -1,0 +1,205 @@
+import { decode, encode, Frame, Signaling } from "./signaling";
+import { Codec, PerigeeOptions, StreamError } from "./types";
+
+const apiVersion = 2;
+const maxDataChannels = 5;
+const lostGrace = 10_000; // ICE may mend itself for this long
+
+export interface PeerEvents {
+  /** The server's offer came: the instance is there. */
+  offered(): void;
+  /** Media can flow; signalling is over. */
+  connected(): void;
+  track(e: RTCTrackEvent): void;
+  message(type: string, data: unknown): void;
+  data(name: string, data: string | ArrayBuffer): void;
+  dataState(name: string, open: boolean): void;
+  /** The server closed the connection. */
+  closed(): void;
+  failed(e: StreamError): void;
+}
+
+/** Peer is the WebRTC connection and its channels; it answers the server's offer (wire API version 2). */
+export class Peer {
+  readonly pc: RTCPeerConnection;
+  private control: RTCDataChannel;
+  private channels = new Map<string, RTCDataChannel>();
+  private signaling: Signaling;
+  private early: RTCIceCandidateInit[] = [];
+  private described = false;
+  private isConnected = false;
+  private done = false;
+  private grace = 0;
+
+  constructor(url: string, iceServers: RTCIceServer[], private options: PerigeeOptions, private on: PeerEvents) {
+    try {
+      this.pc = new RTCPeerConnection({ iceServers, bundlePolicy: "max-bundle", iceTransportPolicy: options.iceTransportPolicy ?? "all" });
+    } catch (e) {
+      throw new StreamError("protocol", `The gateway's stun_servers cannot be used: ${(e as Error).message}`);
+    }
+    this.pc.ontrack = (e) => this.on.track(e);
+    this.pc.onicecandidate = (e) => {
+      if (!e.candidate || e.candidate.candidate === "") return; // the wire has no end marker
+      const { candidate, sdpMid, sdpMLineIndex } = e.candidate;
+      this.signaling.send({ type: "candidate", candidate: encode(candidate), sdpMid, sdpMLineIndex });
+    };
+    this.pc.oniceconnectionstatechange = () => this.iceChanged();
+    this.pc.onconnectionstatechange = () => {
+      if (this.pc.connectionState === "failed") this.fail("The media connection failed. A firewall may block UDP.");
+      if (this.pc.connectionState === "closed" && !this.done) this.on.closed();
+    };
+    this.control = this.openControl();
+    for (const name of (options.dataChannels ?? []).slice(0, maxDataChannels)) this.openChannel(name);
+    this.signaling = new Signaling(url, {
+      open: () => this.signaling.send({ type: "discover" }),
+      frame: (f) => void this.frame(f).catch((e: Error) => this.failWith(e)),
+      lost: (e) => this.failWith(e),
+    });
+  }
+
+  private openControl(): RTCDataChannel {
+    const c = this.pc.createDataChannel("control");
+    c.onmessage = (m) => {
+      try {
+        const { type, data } = JSON.parse(m.data as string) as Frame;
+        this.on.message(type, typeof data === "string" ? JSON.parse(data) : data);
+      } catch {
+        console.warn("perigee: a control message is not JSON", m.data);
+      }
+    };
+    // The server ends a viewer by closing its connection: this is how that looks here.
+    c.onclose = () => { if (!this.done) this.on.closed(); };
+    return c;
+  }
+
+  private openChannel(name: string): void {
+    const c = this.pc.createDataChannel(name);
+    c.binaryType = "arraybuffer";
+    c.onopen = () => this.on.dataState(name, true);
+    c.onclose = () => { if (!this.done) this.on.dataState(name, false); };
+    c.onmessage = (m) => this.on.data(name, m.data as string | ArrayBuffer);
+    this.channels.set(name, c);
+  }
+
+  private async frame(f: Frame): Promise<void> {
+    switch (f.type) {
+      case "resp:discover":
+        if (!(Number(f.max_api_version) >= apiVersion)) {
+          throw new StreamError("unsupported", `The server speaks version ${String(f.max_api_version)} of the protocol, this page needs ${apiVersion}.`);
+        }
+        this.signaling.send(this.settings());
+        break;
+      case "offer":
+        this.on.offered();
+        await this.answer(decode(f.sdp));
+        break;
+      case "candidate": {
+        const c = { candidate: decode(f.candidate), sdpMid: f.sdpMid as string | null, sdpMLineIndex: f.sdpMLineIndex as number | null };
+        if (this.described) await this.addCandidate(c);
+        else this.early.push(c);
+        break;
+      }
+      case "error":
+        throw new StreamError("signaling", String(f.message || "The server reported a fault without a message."));
+      default: // the wire may grow
+    }
+  }
+
+  private settings(): Frame {
+    const codecs = this.options.codecs?.length ? this.options.codecs : decodable();
+    return {
+      type: "settings",
+      api_version: apiVersion,
+      data_channels: [...this.channels.keys()],
+      enable_speaker: this.options.audio !== false,
+      enable_microphone: false,
+      enable_video: this.options.videoEnabled !== false,
+      enable_camera: false,
+      ...(codecs.length ? { video: { preferred_decoder_codecs: codecs } } : {}),
+    };
+  }
+
+  private async answer(sdp: string): Promise<void> {
+    await this.pc.setRemoteDescription({ type: "offer", sdp });
+    this.described = true;
+    const answer = await this.pc.createAnswer();
+    await this.pc.setLocalDescription(answer);
+    this.signaling.send({ type: "answer", sdp: encode(answer.sdp ?? "") });
+    for (const c of this.early.splice(0)) await this.addCandidate(c);
+  }
+
+  private async addCandidate(c: RTCIceCandidateInit): Promise<void> {
+    try {
+      await this.pc.addIceCandidate(c);
+    } catch (e) {
+      if (!this.done) console.warn("perigee: a candidate cannot be used", c.candidate, e);
+    }
+  }
+
+  private iceChanged(): void {
+    const s = this.pc.iceConnectionState;
+    window.clearTimeout(this.grace);
+    if ((s === "connected" || s === "completed") && !this.isConnected) {
+      this.isConnected = true;
+      this.signaling.close(); // the wire's rule: nothing is signalled from here on
+      this.on.connected();
+    }
+    if (s === "failed") this.fail("The media connection failed. A firewall may block UDP.");
+    if (s === "disconnected") {
+      this.grace = window.setTimeout(() => this.fail("The connection to the node was lost."), lostGrace);
+    }
+  }
+
+  private fail(message: string): void {
+    this.failWith(new StreamError("connection", message));
+  }
+
+  private failWith(e: Error): void {
+    if (this.done) return;
+    this.on.failed(e instanceof StreamError ? e : new StreamError("protocol", `The server's message cannot be used: ${e.message}`));
+  }
+
+  /** sendControl sends one control message; input before the channel is open is dropped. */
+  sendControl(type: string, data: object): void {
+    if (this.control.readyState === "open") this.control.send(JSON.stringify({ type, data }));
+  }
+
+  get controlOpen(): boolean { return this.control.readyState === "open"; }
+
+  onControlOpen(f: () => void): void {
+    if (this.controlOpen) f();
+    else this.control.addEventListener("open", f, { once: true });
+  }
+
+  sendData(name: string, data: string | ArrayBuffer | ArrayBufferView<ArrayBuffer>): void {
+    const c = this.channels.get(name);
+    if (!c) throw new StreamError("invalid", `There is no data channel "${name}": name it in dataChannels.`, { field: "dataChannels" });
+    if (c.readyState !== "open") throw new StreamError("conflict", `The data channel "${name}" is ${c.readyState}.`);
+    if (typeof data === "string") c.send(data);
+    else if (ArrayBuffer.isView(data)) c.send(data);
+    else c.send(data);
+  }
+
+  /** leave says goodbye, then closes. */
+  async leave(): Promise<void> {
+    if (this.done) return;
+    this.done = true;
+    this.sendControl("stream::disconnect", {});
+    const until = performance.now() + 200;
+    while (this.controlOpen && this.control.bufferedAmount > 0 && performance.now() < until) await new Promise((r) => setTimeout(r, 5));
+    this.close();
+  }
+
+  close(): void {
+    this.done = true;
+    window.clearTimeout(this.grace);
+    this.signaling?.close();
+    this.pc.close();
+  }
+}
+
+/** decodable lists the codecs that this browser can receive, the cheapest to encode first. */
+export function decodable(): Codec[] {
+  const have = RTCRtpReceiver.getCapabilities?.("video")?.codecs.map((c) => c.mimeType.toLowerCase()) ?? [];
+  return (["H264", "VP8", "VP9", "AV1"] as Codec[]).filter((c) => have.includes("video/" + c.toLowerCase()));
+}

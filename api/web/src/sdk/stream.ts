@@ -1,0 +1,268 @@
+import { Admission, CreateBody, Gateway } from "./gateway";
+import { Keyboard } from "./keyboard";
+import { Media } from "./media";
+import { Peer } from "./peer";
+import { Pointer } from "./pointer";
+import { Meter } from "./stats";
+import { Ended, PerigeeOptions, SessionInfo, State, Stats, StreamError } from "./types";
+
+const signalingTimeout = 5 * 60_000; // an instance may boot for this long
+const iceTimeout = 30_000;
+const pictureTimeout = 60_000;
+const order: State[] = ["idle", "placing", "starting", "connecting", "live", "ended"];
+
+/** PerigeeStream is one viewer of one session, from the request to the end. It is used once. */
+export class PerigeeStream {
+  state: State = "idle";
+  /** Known from the gateway's answer on. */
+  session: SessionInfo | null = null;
+  /** Known once the state is ended. */
+  ended: Ended | null = null;
+  readonly video: HTMLVideoElement;
+  readonly audio: HTMLAudioElement;
+  /** The element that takes the input; give it the focus. */
+  readonly surface: HTMLElement;
+  /** When each state began, milliseconds of performance.now(). */
+  readonly times: Partial<Record<State, number>> = {};
+
+  private gateway: Gateway;
+  private media: Media;
+  private peer: Peer | null = null;
+  private meter: Meter | null = null;
+  private keyboard: Keyboard | null = null;
+  private pointer: Pointer | null = null;
+  private abort = new AbortController();
+  private timer = 0;
+  private statsTimer = 0;
+  private asking = false; // whether the end is being looked into
+  private settle: { resolve(): void; reject(e: StreamError): void } | null = null;
+
+  constructor(private options: PerigeeOptions) {
+    const token = options.token ?? options.pageToken;
+    const bad = (field: string, message: string) => new StreamError("invalid", `${field}: ${message}`, { field });
+    if (!token) throw bad("token", "is missing: give an account token or a pageToken");
+    if (!options.app && !options.sessionId) throw bad("app", "is missing: name the application, or a sessionId to join");
+    if (!options.container && !options.video) throw bad("container", "is missing: give the element that shows the stream");
+    if ((options.dataChannels?.length ?? 0) > 5) throw bad("dataChannels", "at most 5 channels");
+    if (typeof RTCPeerConnection === "undefined") throw new StreamError("unsupported", "This browser has no WebRTC, which the stream needs.");
+    this.gateway = new Gateway(options.url ?? location.origin, token);
+    this.media = new Media(options.container, options.video, () => this.options.onSoundBlocked?.());
+    this.video = this.media.video;
+    this.audio = this.media.audio;
+    this.surface = options.container ?? this.video;
+  }
+
+  /** connect resolves when the first picture shows, and rejects when the stream ends before. */
+  connect(): Promise<void> {
+    if (this.state !== "idle") return Promise.reject(new StreamError("conflict", "A stream connects once: make a new one."));
+    const live = new Promise<void>((resolve, reject) => { this.settle = { resolve, reject }; });
+    void this.begin();
+    return live;
+  }
+
+  private async begin(): Promise<void> {
+    this.to("placing");
+    window.addEventListener("pagehide", () => void this.disconnect(), { signal: this.abort.signal });
+    try {
+      const a = this.options.sessionId
+        ? await this.gateway.join(this.options.sessionId, this.options.screen, this.abort.signal)
+        : await this.gateway.create(this.body(), this.abort.signal);
+      if (this.state !== "placing") return;
+      this.session = a.info;
+      this.start(a);
+    } catch (e) {
+      this.fail(e instanceof StreamError ? e : new StreamError("internal", (e as Error).message));
+    }
+  }
+
+  private body(): CreateBody {
+    const o = this.options;
+    return {
+      app: o.app!,
+      ...(o.appVersion === undefined ? {} : { app_version: o.appVersion }),
+      region: o.region ?? "",
+      joinable: o.joinable ?? false,
+      ...(o.idleTimeMin === undefined ? {} : { idle_time_min: o.idleTimeMin }),
+      ...(o.screen ? { screen: o.screen } : {}),
+      extra_data: o.extraData ?? null,
+      ...(o.codecs?.length ? { perigee: { codecs: o.codecs } } : {}),
+    };
+  }
+
+  private start(a: Admission): void {
+    this.to("starting");
+    this.limit(signalingTimeout, "The application did not start within 5 minutes.");
+    this.peer = new Peer(a.socket, a.iceServers, this.options, {
+      offered: () => {
+        this.to("connecting");
+        this.limit(iceTimeout, "The connection to the node could not be made within 30 seconds. A firewall may block UDP.");
+      },
+      connected: () => {
+        this.limit(pictureTimeout, "The node is connected, but no picture came for a minute.");
+        this.takeInput();
+        if (this.options.videoEnabled === false) this.peer?.onControlOpen(() => this.goLive());
+      },
+      track: (e) => {
+        this.media.add(e);
+        if (e.track.kind === "video") this.awaitPicture();
+      },
+      message: (type, data) => this.options.onMessage?.(type, data),
+      data: (name, data) => this.options.onData?.(name, data),
+      dataState: (name, open) => this.options.onDataState?.(name, open),
+      closed: () => void this.closedByServer(),
+      failed: (e) => (this.state === "live" ? void this.closedByServer(e) : this.fail(e)),
+    });
+    this.meter = new Meter(this.peer.pc);
+  }
+
+  private awaitPicture(): void {
+    if ("requestVideoFrameCallback" in this.video) this.video.requestVideoFrameCallback(() => this.goLive());
+    else (this.video as HTMLVideoElement).addEventListener("playing", () => this.goLive(), { once: true, signal: this.abort.signal });
+  }
+
+  private goLive(): void {
+    if (this.state === "ended" || this.state === "live") return;
+    window.clearTimeout(this.timer);
+    this.to("live");
+    this.settle?.resolve();
+    this.settle = null;
+    if (this.options.onStats) {
+      const every = Math.max(this.options.statsInterval ?? 1000, 100);
+      this.statsTimer = window.setInterval(() => void this.tick(), every);
+    }
+  }
+
+  private async tick(): Promise<void> {
+    const s = await this.stats();
+    if (this.state === "live") this.options.onStats?.(s);
+  }
+
+  private takeInput(): void {
+    if (this.options.input === false || this.keyboard) return;
+    if (this.surface.tabIndex < 0) this.surface.tabIndex = 0;
+    this.surface.style.touchAction = "none";
+    const send = (type: string, data: object) => this.peer?.sendControl(type, data);
+    this.keyboard = new Keyboard(this.surface, send, () => {
+      this.exitPointerLock();
+      this.options.onRelease?.();
+    });
+    this.pointer = new Pointer(this.surface, this.video, send, (locked) => this.options.onPointerLock?.(locked));
+  }
+
+  private limit(ms: number, message: string): void {
+    window.clearTimeout(this.timer);
+    this.timer = window.setTimeout(() => this.fail(new StreamError("timeout", message)), ms);
+  }
+
+  /** The connection is gone: ask the gateway what that means. */
+  private async closedByServer(fault?: StreamError): Promise<void> {
+    if (this.asking || this.state === "ended") return;
+    this.asking = true;
+    this.releaseInput();
+    this.peer?.close();
+    const ended = await this.whyEnded(fault);
+    this.finish(ended);
+  }
+
+  private async whyEnded(fault?: StreamError): Promise<Ended> {
+    const plain: Ended = fault
+      ? { reason: "lost", message: fault.message, error: fault }
+      : { reason: "closed", message: "The server closed the stream." };
+    if (!this.session) return plain;
+    // A session that just ended may show as active for a moment.
+    for (let i = 0; i < 4; i++) {
+      try {
+        const s = await this.gateway.session(this.session.id);
+        if (s.status !== "active" && s.status !== "created") {
+          return { reason: s.reason || s.status, message: s.message || `The session is ${s.status}.`, error: fault };
+        }
+      } catch (e) {
+        if ((e as StreamError).code === "not_found") return { reason: "deleted", message: "The session does not exist any more.", error: fault };
+        return plain; // the token may not look at sessions
+      }
+      await new Promise((r) => setTimeout(r, 400));
+    }
+    return fault ? plain : { reason: "taken_over", message: "Somebody else joined this session, and it shows to one viewer at a time." };
+  }
+
+  private fail(error: StreamError): void {
+    if (this.state === "ended") return;
+    this.finish({ reason: error.code === "timeout" ? "timeout" : "error", message: error.message, error });
+  }
+
+  private finish(ended: Ended): void {
+    if (this.state === "ended") return;
+    this.ended = ended;
+    if (ended.error) this.options.onError?.(ended.error);
+    this.releaseInput();
+    window.clearTimeout(this.timer);
+    window.clearInterval(this.statsTimer);
+    this.peer?.close();
+    this.media.dispose();
+    this.abort.abort();
+    this.to("ended");
+    this.settle?.reject(ended.error ?? new StreamError("aborted", ended.message));
+    this.settle = null;
+  }
+
+  private releaseInput(): void {
+    this.keyboard?.dispose();
+    this.pointer?.dispose();
+    this.keyboard = this.pointer = null;
+  }
+
+  private to(state: State): void {
+    if (order.indexOf(state) <= order.indexOf(this.state)) return;
+    this.state = state;
+    this.times[state] = performance.now();
+    this.options.onState?.(state, this);
+  }
+
+  /** disconnect leaves the stream; the session's own rules say whether it goes on. */
+  async disconnect(): Promise<void> {
+    if (this.state === "ended") return;
+    this.releaseInput();
+    const left = this.peer?.leave();
+    // The page may be going: end at once, and let the goodbye go out beside it.
+    const peer = this.peer;
+    this.peer = null;
+    this.finish({ reason: "left", message: "You left the stream." });
+    await left;
+    peer?.close();
+  }
+
+  /** sendData sends on a user data channel; throws when it is unknown or not open. */
+  sendData(name: string, data: string | ArrayBuffer | ArrayBufferView<ArrayBuffer>): void {
+    if (!this.peer) throw new StreamError("conflict", "The stream is not connected.");
+    this.peer.sendData(name, data);
+  }
+
+  /** stats gives what was measured since the call before. */
+  async stats(): Promise<Stats> {
+    if (!this.meter) throw new StreamError("conflict", "The stream is not connected.");
+    return this.meter.read();
+  }
+
+  get peerConnection(): RTCPeerConnection | null { return this.peer?.pc ?? null; }
+
+  get muted(): boolean { return this.audio.muted; }
+  set muted(m: boolean) { this.audio.muted = m; }
+
+  resumeSound(): Promise<boolean> { return this.media.resumeSound(); }
+
+  get pointerLocked(): boolean { return this.pointer?.locked ?? false; }
+
+  /** requestPointerLock must be called in a gesture of the user. */
+  async requestPointerLock(): Promise<void> {
+    this.surface.focus({ preventScroll: true });
+    try {
+      await this.surface.requestPointerLock();
+    } catch (e) {
+      throw new StreamError("unsupported", `The browser refused to lock the pointer: ${(e as Error).message}`);
+    }
+  }
+
+  exitPointerLock(): void {
+    if (this.pointerLocked) document.exitPointerLock();
+  }
+}

@@ -1,0 +1,136 @@
+// The words of the SDK: states, errors, options, statistics.
+
+/** Where a stream is in its life. It only ever moves to the right. */
+export type State = "idle" | "placing" | "starting" | "connecting" | "live" | "ended";
+
+/** Video codecs by their names on the wire. */
+export type Codec = "H264" | "VP8" | "VP9" | "AV1";
+
+/** Size (pixels), rate (frames per second) and density (dots per inch) of the picture. */
+export interface Screen {
+  width: number;
+  height: number;
+  fps?: number;
+  density?: number;
+}
+
+/** One node that could not take the session, and why. */
+export interface Refusal {
+  node?: string;
+  region?: string;
+  code: string;
+  detail: string;
+}
+
+/**
+ * What went wrong, for programs (`code`) and for people (`message`).
+ * Codes of the gateway: invalid, unauthorized, forbidden, not_found, conflict,
+ * no_capacity, too_large, rate_limited, unavailable, timeout, internal.
+ * Codes of the SDK: network, protocol, signaling, connection, unsupported, aborted.
+ */
+export class StreamError extends Error {
+  readonly code: string;
+  /** HTTP status, 0 when there was no HTTP answer. */
+  readonly status: number;
+  /** The request's field that is wrong, when one is. */
+  readonly field: string;
+  readonly refusals: Refusal[];
+
+  constructor(code: string, message: string, more: { status?: number; field?: string; refusals?: Refusal[] } = {}) {
+    super(message);
+    this.name = "StreamError";
+    this.code = code;
+    this.status = more.status ?? 0;
+    this.field = more.field ?? "";
+    this.refusals = more.refusals ?? [];
+  }
+}
+
+/** What the gateway told about the session. */
+export interface SessionInfo {
+  id: string;
+  region: string;
+  joinable: boolean;
+  node: string;
+  /** Great-circle distance to the node in kilometres; -1 when unknown. */
+  distanceKm: number;
+  /** 1 for the nearest node, 0 when unknown. */
+  rank: number;
+}
+
+/** Why a stream ended. `reason` is "left", "taken_over", "closed", "lost", "error" or the gateway's reason of the session. */
+export interface Ended {
+  reason: string;
+  message: string;
+  error?: StreamError;
+}
+
+/** Measured over the last interval; -1 where the browser does not say. */
+export interface Stats {
+  width: number;
+  height: number;
+  codec: string;
+  fps: number;
+  /** Video and sound received, kilobits per second. */
+  bitrateKbps: number;
+  roundTripMs: number;
+  jitterBufferMs: number;
+  decodeMs: number;
+  framesDecoded: number;
+  framesDropped: number;
+  freezes: number;
+  packetsLost: number;
+  /** Whether the media goes through a TURN relay. */
+  relayed: boolean;
+}
+
+export interface PerigeeOptions {
+  /** Base URL of the gateway, for example https://play.example.com. Default: the page's own origin. */
+  url?: string;
+  /** Account token, or a page token in `pageToken`; one of the two is needed. */
+  token?: string;
+  pageToken?: string;
+  /** Application to start; not needed with `sessionId`. */
+  app?: string;
+  /** A version of the application; the newest by default. */
+  appVersion?: number;
+  /** Join this session instead of creating one; whoever watches it now is cut off. */
+  sessionId?: string;
+  screen?: Screen;
+  region?: string;
+  joinable?: boolean;
+  /** Minutes that a joinable session waits for a viewer. */
+  idleTimeMin?: number;
+  extraData?: unknown;
+  /** Element that receives the video and the input. One of `container` and `video` is needed. */
+  container?: HTMLElement;
+  video?: HTMLVideoElement;
+  /** Preferred codecs, best first. Default: all that this browser decodes, cheapest to encode first. */
+  codecs?: Codec[];
+  /** Names of data channels to the application, at most five. */
+  dataChannels?: string[];
+  /** false: no sound, or no picture, is asked for. */
+  audio?: boolean;
+  videoEnabled?: boolean;
+  /** false: send no keyboard, pointer or touch input. */
+  input?: boolean;
+  /** "relay" sends the media through TURN only. */
+  iceTransportPolicy?: RTCIceTransportPolicy;
+  /** Milliseconds between two calls of onStats; default 1000. */
+  statsInterval?: number;
+
+  onState?: (state: State, stream: unknown) => void;
+  onStats?: (stats: Stats) => void;
+  /** Called once, before the state becomes ended, when it ends by a fault. */
+  onError?: (error: StreamError) => void;
+  onData?: (name: string, data: string | ArrayBuffer) => void;
+  /** A data channel opened or closed. */
+  onDataState?: (name: string, open: boolean) => void;
+  /** A message of the instance on the control channel. */
+  onMessage?: (type: string, data: unknown) => void;
+  /** The browser wants a gesture before it plays sound: call resumeSound() in one. */
+  onSoundBlocked?: () => void;
+  onPointerLock?: (locked: boolean) => void;
+  /** Ctrl+Alt+Shift was pressed: the keyboard belongs to the page again. */
+  onRelease?: () => void;
+}
