@@ -1,0 +1,125 @@
+package gateway
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+// reply is a handler's success; the zero one is an empty 200.
+type reply struct {
+	status   int // 0 = 200
+	async    bool
+	metadata any
+	total    *int // lists
+}
+
+// statusOf is the one place where codes become HTTP statuses.
+func statusOf(code api.Code) int {
+	switch code {
+	case api.CodeInvalid:
+		return http.StatusBadRequest
+	case api.CodeUnauthorized:
+		return http.StatusUnauthorized
+	case api.CodeForbidden:
+		return http.StatusForbidden
+	case api.CodeNotFound, api.CodeNoCapacity:
+		return http.StatusNotFound
+	case api.CodeConflict:
+		return http.StatusConflict
+	case api.CodeTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case api.CodeRateLimited:
+		return http.StatusTooManyRequests
+	case api.CodeUnavailable:
+		return http.StatusServiceUnavailable
+	case api.CodeTimeout:
+		return http.StatusGatewayTimeout
+	default:
+		return http.StatusInternalServerError
+	}
+}
+
+// asError finds the *api.Error that a client is told; a fault that is not one
+// becomes an internal error without its text.
+func asError(err error) *api.Error {
+	var e *api.Error
+	switch {
+	case errors.As(err, &e):
+		return e
+	case errors.Is(err, context.DeadlineExceeded):
+		return api.Errorf(api.CodeTimeout, "the request was not done within its time; try again")
+	case errors.Is(err, context.Canceled):
+		return api.Errorf(api.CodeUnavailable, "the request was given up")
+	default:
+		return api.Errorf(api.CodeInternal, "a fault inside the scheduler")
+	}
+}
+
+func (s *Server) answer(c *gin.Context, a reply) {
+	e := api.Envelope{
+		Type: api.EnvelopeSync, Status: api.EnvelopeSuccess, StatusCode: a.status,
+		Metadata: a.metadata, TotalSize: a.total,
+	}
+	if e.StatusCode == 0 {
+		e.StatusCode = http.StatusOK
+	}
+	if a.async {
+		e.Type = api.EnvelopeAsync
+	}
+	s.write(c, e)
+}
+
+// fail answers with an error's own status.
+func (s *Server) fail(c *gin.Context, err error) {
+	s.failStatus(c, statusOf(asError(err).Code), err)
+}
+
+// failStatus answers an error with a status of the caller's choice.
+func (s *Server) failStatus(c *gin.Context, status int, err error) {
+	told := asError(err)
+	e := api.Envelope{
+		Type: api.EnvelopeError, Status: api.EnvelopeFailed, StatusCode: status, Error: told.Error(),
+		Perigee: &api.ErrorDetail{Code: told.Code, Field: told.Field, Refusals: told.Refusals},
+	}
+	switch told.Code {
+	case api.CodeUnauthorized:
+		c.Header("WWW-Authenticate", "Macaroon")
+	case api.CodeUnavailable, api.CodeRateLimited:
+		c.Header("Retry-After", "1")
+	case api.CodeInternal:
+		// The cause may name paths and addresses: it is for the log alone.
+		e.Perigee.Request = requestID()
+		e.Error = "a fault inside the scheduler; its log has it as request " + e.Perigee.Request
+		s.log.Error("request failed", "request", e.Perigee.Request, "handler", c.GetString(keyHandler), "error", err)
+	}
+	c.Abort()
+	s.write(c, e)
+}
+
+func (s *Server) write(c *gin.Context, e api.Envelope) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // tokens in addresses stay readable
+	if err := enc.Encode(e); err != nil {
+		s.log.Error("answer cannot be written as JSON", "handler", c.GetString(keyHandler), "error", err)
+		c.Status(http.StatusInternalServerError)
+		return
+	}
+	c.Header("Cache-Control", "no-store")
+	c.Data(e.StatusCode, "application/json", b.Bytes())
+}
+
+func requestID() string {
+	var b [6]byte
+	_, _ = rand.Read(b[:]) // never fails since Go 1.24
+	return hex.EncodeToString(b[:])
+}

@@ -1,0 +1,468 @@
+package gateway
+
+import (
+	"context"
+	"crypto/ed25519"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"sort"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+// fake is a scheduler in memory, with every interface of the gateway.
+type fake struct {
+	mu       sync.Mutex
+	key      ed25519.PrivateKey
+	sessions map[api.SessionID]*api.Session
+	next     int
+	creates  []api.CreateRequest
+	joins    []api.JoinRequest
+	ends     []api.EndRequest
+	apps     map[string]api.App
+	tokens   map[string]api.Grant
+	accounts map[string]api.Account
+	nodes    []api.NodeView
+	nodeJoin []string // remote addresses of joins
+	status   api.ClusterStatus
+	located  []string
+	links    chan *fakeLink // each opened link
+	fail     error          // answered by every call of Sessions, when set
+	openErr  []error        // answered by OpenSignal, one after the other
+}
+
+func newFake(t *testing.T) *fake {
+	t.Helper()
+	_, key, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := []api.Right{api.RightSessions, api.RightOnBehalf}
+	return &fake{
+		key: key, sessions: map[api.SessionID]*api.Session{},
+		apps: map[string]api.App{
+			"xterm": {Name: "xterm", Version: 3, Kind: api.AppProgram, Command: []string{"xterm"}},
+			"cave":  {Name: "cave", Version: 1, Kind: api.AppExternal},
+		},
+		tokens: map[string]api.Grant{
+			"tok":   {Account: "acme", Rights: full, Uses: -1},
+			"other": {Account: "other", Rights: full, Uses: -1},
+			"page":  {Account: "acme", Rights: []api.Right{api.RightCreate, api.RightJoin}, App: "xterm", Uses: 3},
+			"root":  {Account: "ops", Rights: []api.Right{api.RightAdmin}, Uses: -1},
+		},
+		accounts: map[string]api.Account{"acme": {Name: "acme"}},
+		nodes:    []api.NodeView{{Node: api.Node{ID: "node1"}, Alive: true}, {Node: api.Node{ID: "node2"}}},
+		status:   api.ClusterStatus{Healthy: true, Nodes: 2, Replicas: 1, Leader: "s1", Sessions: 0},
+		links:    make(chan *fakeLink, 64),
+	}
+}
+
+var epoch = time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+
+func (f *fake) CreateSession(_ context.Context, r api.CreateRequest) (api.Admission, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return api.Admission{}, f.fail
+	}
+	f.creates = append(f.creates, r)
+	if _, ok := f.apps[r.App]; !ok {
+		return api.Admission{}, &api.Error{Code: api.CodeNotFound, Field: "app", Message: "does not exist"}
+	}
+	f.next++
+	s := &api.Session{
+		ID: api.SessionID(fmt.Sprintf("sess%016d", f.next)), Generation: 1, Account: r.Grant.Account, App: r.App, AppVersion: 3,
+		Region: "home", Node: "node1", Pool: api.PoolCPU, Codec: api.H264, Screen: r.Screen, Joinable: r.Joinable,
+		Ephemeral: r.Ephemeral, IdleMinutes: r.IdleMinutes, Desired: api.DesiredRun, CreatedAt: epoch.Add(time.Duration(f.next) * time.Second),
+		Placement: api.Placement{Rank: 1, DistanceKM: 12.5, EstimateMS: 3, Source: "distance"},
+	}
+	if !r.Client.Location.Known {
+		s.Placement.DistanceKM, s.Placement.EstimateMS = -1, -1
+	}
+	f.sessions[s.ID] = s
+	return api.Admission{Session: *s, Ticket: f.ticket(s.ID, api.RoleControl, 1)}, nil
+}
+
+func (f *fake) ticket(id api.SessionID, role api.Role, viewer uint32) string {
+	return api.Ticket{Session: id, Generation: 1, Role: role, Viewer: viewer, Expires: time.Now().Add(time.Hour).Unix()}.Sign(f.key)
+}
+
+func (f *fake) JoinSession(_ context.Context, id api.SessionID, r api.JoinRequest) (api.Admission, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.joins = append(f.joins, r)
+	s := f.sessions[id]
+	if s == nil {
+		return api.Admission{}, api.Errorf(api.CodeNotFound, "session %s does not exist", id)
+	}
+	if s.Status() != api.StatusActive {
+		return api.Admission{}, api.Errorf(api.CodeConflict, "invalid session state %s", s.Status())
+	}
+	return api.Admission{Session: *s, Ticket: f.ticket(id, api.RoleControl, 2),
+		ICEServers: []api.ICEServer{{URLs: []string{"turn:192.0.2.1:3478"}, Username: "u", Password: "p"}}}, nil
+}
+
+func (f *fake) EndSession(_ context.Context, id api.SessionID, e api.EndRequest) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.fail != nil {
+		return f.fail
+	}
+	f.ends = append(f.ends, e)
+	s := f.sessions[id]
+	if s == nil {
+		return api.Errorf(api.CodeNotFound, "session %s does not exist", id)
+	}
+	s.Desired, s.Reason = api.DesiredStop, e.Reason
+	return nil
+}
+
+func (f *fake) Session(_ context.Context, id api.SessionID) (api.Session, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if s := f.sessions[id]; s != nil {
+		return *s, nil
+	}
+	return api.Session{}, api.Errorf(api.CodeNotFound, "session %s does not exist", id)
+}
+
+// set changes a session.
+func (f *fake) set(id api.SessionID, change func(*api.Session)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	change(f.sessions[id])
+}
+
+func (f *fake) ListSessions(_ context.Context, q api.SessionQuery) ([]api.Session, int, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []api.Session
+	for _, s := range f.sessions {
+		if (q.Account == "" || q.Account == s.Account) && (q.Status == "" || q.Status == s.Status()) {
+			out = append(out, *s)
+		}
+	}
+	sort.Slice(out, func(i, j int) bool { return (out[i].ID < out[j].ID) != (q.SortOrder == "desc") })
+	total := len(out)
+	out = out[min(q.Offset, len(out)):]
+	if q.Limit > 0 {
+		out = out[:min(q.Limit, len(out))]
+	}
+	return out, total, nil
+}
+
+func (f *fake) Applications(context.Context) ([]api.App, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []api.App
+	for _, a := range f.apps {
+		out = append(out, a)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out, nil
+}
+
+func (f *fake) PutApplication(_ context.Context, a api.App) (api.App, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a.Version = f.apps[a.Name].Version + 1
+	f.apps[a.Name] = a
+	return a, nil
+}
+
+func (f *fake) DeleteApplication(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.apps[name]; !ok {
+		return api.Errorf(api.CodeNotFound, "application %q does not exist", name)
+	}
+	delete(f.apps, name)
+	return nil
+}
+
+func (f *fake) Authenticate(_ context.Context, token string) (api.Grant, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if g, ok := f.tokens[token]; ok {
+		return g, nil
+	}
+	return api.Grant{}, api.Errorf(api.CodeUnauthorized, "this token is not known, expired or revoked")
+}
+
+func (f *fake) CreateToken(_ context.Context, t api.TokenSpec) (string, api.Grant, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	token := fmt.Sprintf("new-%d", len(f.tokens))
+	g := api.Grant{Account: t.Account, TokenID: "id-" + token, Rights: t.Rights, App: t.App, Uses: t.Uses, Expires: epoch.Add(t.TTL)}
+	f.tokens[token] = g
+	a := f.accounts[t.Account]
+	a.Name, a.Tokens = t.Account, append(a.Tokens, g)
+	f.accounts[t.Account] = a
+	return token, g, nil
+}
+
+func (f *fake) RevokeToken(_ context.Context, account, id string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for t, g := range f.tokens {
+		if g.Account == account && g.TokenID == id {
+			delete(f.tokens, t)
+			return nil
+		}
+	}
+	return api.Errorf(api.CodeNotFound, "token %q does not exist", id)
+}
+
+func (f *fake) DeleteAccount(_ context.Context, name string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if _, ok := f.accounts[name]; !ok {
+		return api.Errorf(api.CodeNotFound, "account %q does not exist", name)
+	}
+	delete(f.accounts, name)
+	return nil
+}
+
+func (f *fake) ListAccounts(context.Context) ([]api.Account, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var out []api.Account
+	for _, a := range f.accounts {
+		out = append(out, a)
+	}
+	sort.Slice(out, func(i, j int) bool { return out[i].Name < out[j].Name })
+	return out, nil
+}
+
+func (f *fake) JoinNode(_ context.Context, j api.NodeJoin, remote string) (api.NodeJoined, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if j.Token == "" {
+		return api.NodeJoined{}, api.Errorf(api.CodeUnauthorized, "a token is needed for an unknown key")
+	}
+	f.nodeJoin = append(f.nodeJoin, remote)
+	return api.NodeJoined{Node: j.Node, PublicAddress: remote}, nil
+}
+
+func (f *fake) ListNodes(context.Context) ([]api.NodeView, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return append([]api.NodeView(nil), f.nodes...), nil
+}
+
+func (f *fake) SetDrain(_ context.Context, id api.NodeID, drain bool) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.nodes {
+		if f.nodes[i].Node.ID == id {
+			f.nodes[i].Node.Drain = drain
+			return nil
+		}
+	}
+	return api.Errorf(api.CodeNotFound, "node %s does not exist", id)
+}
+
+func (f *fake) RemoveNode(_ context.Context, id api.NodeID) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for i := range f.nodes {
+		if f.nodes[i].Node.ID == id {
+			f.nodes = append(f.nodes[:i], f.nodes[i+1:]...)
+			return nil
+		}
+	}
+	return api.Errorf(api.CodeNotFound, "node %s does not exist", id)
+}
+
+func (f *fake) Demand(context.Context) ([]api.DemandCell, error) {
+	return []api.DemandCell{{Minute: 1, App: "xterm", Reason: api.RefusedEncoder, Count: 2}}, nil
+}
+
+func (f *fake) Status(context.Context) (api.ClusterStatus, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.status, f.fail
+}
+
+func (f *fake) Regions(context.Context) ([]string, error) { return []string{"home", "away"}, nil }
+
+func (f *fake) CheckTicket(_ context.Context, text string) (api.Ticket, api.Session, error) {
+	t, err := api.ParseTicket(text, f.key.Public().(ed25519.PublicKey), time.Now())
+	if err != nil {
+		return t, api.Session{}, &api.Error{Code: api.CodeUnauthorized, Message: "the ticket is not valid", Err: err}
+	}
+	s, err := f.Session(context.Background(), t.Session)
+	if err != nil {
+		return t, s, api.Errorf(api.CodeUnauthorized, "the ticket's session is gone")
+	}
+	return t, s, nil
+}
+
+func (f *fake) Locate(address string) api.Location {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.located = append(f.located, address)
+	if strings.HasPrefix(address, "203.0.113.") {
+		return api.Location{Latitude: 52.5, Longitude: 13.4, Known: true, Source: "mmdb"}
+	}
+	return api.Location{}
+}
+
+func (f *fake) OpenSignal(_ context.Context, s api.Session, t api.Ticket) (SignalLink, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.openErr) > 0 {
+		err := f.openErr[0]
+		f.openErr = f.openErr[1:]
+		return nil, err
+	}
+	l := &fakeLink{session: s, ticket: t, sent: make(chan []byte, 1024), back: make(chan []byte, 16),
+		ended: make(chan struct{}), closed: make(chan struct{})}
+	f.links <- l
+	return l, nil
+}
+
+// fakeLink is the way to a stream that the test plays.
+type fakeLink struct {
+	session api.Session
+	ticket  api.Ticket
+	sent    chan []byte   // what the client sent
+	back    chan []byte   // what the client gets
+	ended   chan struct{} // closed by the test: the stream ends it
+	closed  chan struct{}
+	full    bool
+	once    sync.Once
+}
+
+func (l *fakeLink) Send(b []byte) error {
+	if l.full {
+		return api.Errorf(api.CodeUnavailable, "the stream takes no more frames")
+	}
+	l.sent <- b
+	return nil
+}
+
+func (l *fakeLink) Receive(ctx context.Context) ([]byte, error) {
+	select {
+	case b := <-l.back:
+		return b, nil
+	case <-l.ended:
+		return nil, fmt.Errorf("the encoder is gone: %w", api.ErrSignalClosed)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+func (l *fakeLink) Close() error {
+	l.once.Do(func() { close(l.closed) })
+	return nil
+}
+
+// rig is a gateway on a loopback port with a fake behind it.
+type rig struct {
+	*fake
+	t   *testing.T
+	srv *Server
+	url string
+}
+
+func newRig(t *testing.T, change ...func(*Config)) *rig {
+	t.Helper()
+	f := newFake(t)
+	cfg := Config{Sessions: f, Catalog: f, Accounts: f, Nodes: f, Cluster: f, Signals: f, Locator: f,
+		Log: slog.New(slog.NewTextHandler(io.Discard, nil)), Version: "v9",
+		Web: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "player "+r.URL.Path) })}
+	for _, c := range change {
+		c(&cfg)
+	}
+	s, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.timing = timing{hold: 30 * time.Second, watch: 5 * time.Millisecond, settled: 5 * time.Millisecond,
+		ping: time.Hour, write: 5 * time.Second, retry: time.Millisecond}
+	h := httptest.NewServer(s.Handler())
+	t.Cleanup(h.Close)
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Errorf("close: %v", err)
+		}
+	})
+	return &rig{fake: f, t: t, srv: s, url: h.URL}
+}
+
+// answer is one HTTP answer with its envelope.
+type answer struct {
+	status int
+	header http.Header
+	body   string
+	env    struct {
+		Type       string           `json:"type"`
+		Status     string           `json:"status"`
+		StatusCode int              `json:"status_code"`
+		Metadata   json.RawMessage  `json:"metadata"`
+		TotalSize  *int             `json:"total_size"`
+		Error      string           `json:"error"`
+		Perigee    *api.ErrorDetail `json:"perigee"`
+	}
+}
+
+// call sends a request with the account's token; headers come in pairs.
+func (r *rig) call(method, path, body string, headers ...string) answer {
+	r.t.Helper()
+	req, err := http.NewRequest(method, r.url+path, strings.NewReader(body))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Macaroon root=tok")
+	for i := 0; i < len(headers); i += 2 {
+		if headers[i+1] == "" {
+			req.Header.Del(headers[i])
+		} else {
+			req.Header.Set(headers[i], headers[i+1])
+		}
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	defer client.CloseIdleConnections()
+	res, err := client.Do(req)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	a := answer{status: res.StatusCode, header: res.Header, body: string(b)}
+	if strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
+		if err := json.Unmarshal(b, &a.env); err != nil {
+			r.t.Fatalf("%s %s: answer is no envelope: %v\n%s", method, path, err, b)
+		}
+		if a.env.StatusCode != a.status {
+			r.t.Errorf("%s %s: envelope says %d, HTTP %d", method, path, a.env.StatusCode, a.status)
+		}
+	}
+	return a
+}
+
+// create makes a session of an application and gives the answer's metadata.
+func (r *rig) create(app string) api.CreateAnswer {
+	r.t.Helper()
+	a := r.call("POST", "/1.0/sessions/", `{"app":"`+app+`","joinable":true}`)
+	if a.status != http.StatusCreated {
+		r.t.Fatalf("create: %d %s", a.status, a.body)
+	}
+	var out api.CreateAnswer
+	if err := json.Unmarshal(a.env.Metadata, &out); err != nil {
+		r.t.Fatal(err)
+	}
+	return out
+}
