@@ -1,0 +1,340 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/local"
+)
+
+// ShimConfig of one shim process.
+type ShimConfig struct {
+	// Dir is the session's folder with spec.json in it.
+	Dir local.Session
+	Log *slog.Logger
+	// Grace is how long the application may take to end when asked; 0 = 5 s.
+	Grace time.Duration
+	// StartDeadline bounds the start; 0 = 10 s.
+	StartDeadline time.Duration
+	// Orphan ends an instance to which nobody has been connected for so long; 0 = 10 min.
+	Orphan time.Duration
+	// CgroupRoot is where the control groups are mounted; "" = /sys/fs/cgroup.
+	CgroupRoot string
+}
+
+const (
+	defaultGrace    = 5 * time.Second
+	defaultStart    = 10 * time.Second
+	defaultOrphan   = 10 * time.Minute
+	defaultCgroups  = "/sys/fs/cgroup"
+	serverMemoryMiB = 512 // the X and the sound server together
+	serverProcesses = 64
+	fileCgroups     = "cgroups" // of the session's folder: our groups, one a line
+)
+
+// shim holds one instance. All fields are of RunShim's goroutine, but for hub.
+type shim struct {
+	cfg    ShimConfig
+	log    *slog.Logger
+	spec   api.Spec
+	hub    *hub
+	l      *launcher
+	stage  *stage
+	appG   *group
+	srvG   *group
+	x      *xserver
+	sound  *sound
+	app    *application
+	sounds int // sound servers that died
+}
+
+// end is why an instance ends.
+type end struct {
+	observed api.Observed
+	reason   api.Reason
+	message  string
+	force    bool
+}
+
+// RunShim runs the instance that Dir's spec describes until the application
+// ends, somebody asks for the end, ctx ends, or nobody has been connected for
+// the orphan time. It returns an error only when it could not say what
+// happened; a failed application is a state and not an error.
+func RunShim(ctx context.Context, cfg ShimConfig) error {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&cfg.Grace, defaultGrace)
+	def(&cfg.StartDeadline, defaultStart)
+	def(&cfg.Orphan, defaultOrphan)
+	if cfg.CgroupRoot == "" {
+		cfg.CgroupRoot = defaultCgroups
+	}
+	spec, err := cfg.Dir.ReadSpec()
+	if err != nil {
+		return fmt.Errorf("run shim: %w", err)
+	}
+	if spec.App, err = spec.App.Normalize(); err != nil {
+		return fmt.Errorf("run shim: %w", err)
+	}
+	if spec.Screen, err = spec.Screen.Normalize(); err != nil {
+		return fmt.Errorf("run shim: %w", err)
+	}
+	s := &shim{cfg: cfg, log: cfg.Log, spec: spec}
+	if id, g, err := cfg.Dir.ID(); err == nil {
+		s.log = cfg.Log.With("session", id, "generation", g)
+	}
+	s.hub, err = newHub(cfg.Dir, local.InstanceState{
+		PID: os.Getpid(), Observed: api.ObservedStarting, Screen: spec.Screen,
+	})
+	if err != nil {
+		return fmt.Errorf("run shim: %w", err)
+	}
+	defer s.hub.close()
+	// Dumps of memory would outlive the session and hold what was in it.
+	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+
+	begun := time.Now()
+	e, err := s.start(ctx)
+	if err == nil {
+		s.log.Info("instance runs", "app", spec.App.Name, "after", time.Since(begun))
+		e = s.watch(ctx)
+	}
+	s.hub.leave() // no more requests; the final state follows
+	if err := s.clean(e.force); err != nil {
+		s.log.Error("instance could not be cleaned", "error", err)
+	}
+	s.log.Info("instance ended", "observed", e.observed, "reason", e.reason, "message", e.message)
+	return s.hub.set(func(st *local.InstanceState) {
+		st.Observed, st.Reason, st.Message = e.observed, e.reason, clip(e.message)
+	})
+}
+
+// start brings the instance up; when it fails the end says why.
+func (s *shim) start(ctx context.Context) (end, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.StartDeadline,
+		fmt.Errorf("not up within %s", s.cfg.StartDeadline))
+	defer cancel()
+	// A stop that comes meanwhile is heard.
+	asked := make(chan end, 1)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	listening := make(chan struct{})
+	go func() {
+		defer close(listening)
+		select {
+		case m := <-s.hub.stops:
+			asked <- end{api.ObservedStopped, m.Reason, "", m.Force}
+			stop(errors.New("asked to stop"))
+		case <-ctx.Done():
+		}
+	}()
+	err := s.bringUp(ctx)
+	stop(nil)
+	<-listening
+	select {
+	case e := <-asked:
+		return e, context.Canceled
+	default:
+	}
+	if err != nil {
+		return end{api.ObservedFailed, api.ReasonStartFailed, err.Error(), true}, err
+	}
+	return end{}, nil
+}
+
+func (s *shim) bringUp(ctx context.Context) error {
+	command, err := findCommand(s.spec.App)
+	if err != nil {
+		return err
+	}
+	if err := s.bound(); err != nil {
+		return err
+	}
+	s.l = newLauncher()
+	if s.stage, err = newStage(s.l, s.cfg.Dir, s.spec.App.ReadOnly); err != nil {
+		return err
+	}
+	if s.stage.warn != "" {
+		s.log.Warn("sandbox is weaker than it could be", "why", s.stage.warn)
+	}
+	if err := os.MkdirAll(s.cfg.Dir.Shared(), 0o755); err != nil {
+		return fmt.Errorf("make shared folder: %w", err)
+	}
+	shared, err := s.stage.share(s.cfg.Dir.Shared(), "io")
+	if err != nil {
+		return err
+	}
+	var g errgroup.Group
+	g.Go(func() (err error) {
+		s.x, err = startX(ctx, s.l, s.stage, s.cfg.Dir, s.srvG, s.spec.Screen)
+		return err
+	})
+	g.Go(func() (err error) {
+		s.sound, err = startSound(ctx, s.l, s.stage, s.cfg.Dir, s.srvG)
+		return err
+	})
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	// The stream may look and listen already: both are empty, but there.
+	err = s.hub.set(func(st *local.InstanceState) {
+		st.Display, st.XAuth, st.Pulse = s.x.display(), s.x.xauth, s.sound.server()
+	})
+	if err != nil {
+		return err
+	}
+	s.app, err = startApplication(boxConfig{
+		spec: s.spec, dir: s.cfg.Dir, stage: s.stage, group: s.appG, x: s.x, sound: s.sound, shared: shared,
+	}, command)
+	if err != nil {
+		return err
+	}
+	if err := s.app.waitStarted(ctx); err != nil {
+		return err
+	}
+	return s.hub.set(func(st *local.InstanceState) { st.Observed = api.ObservedRunning })
+}
+
+// bound makes the control groups, where the machine lets us.
+func (s *shim) bound() error {
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return fmt.Errorf("read own cgroup: %w", err)
+	}
+	c, err := findCgroups(s.cfg.CgroupRoot, own)
+	if err != nil {
+		s.log.Warn("no cgroups: CPU and process limits are off, memory is limited per process", "error", err)
+		return nil
+	}
+	name, err := s.groupName()
+	if err != nil {
+		return err
+	}
+	if s.appG, err = c.make(name+"-app", s.spec.App.Resources); err != nil {
+		s.log.Warn("cgroup failed: CPU and process limits are off, memory is limited per process", "error", err)
+		return nil
+	}
+	s.srvG, err = c.make(name+"-srv", api.Resources{
+		CPUMillis: s.spec.App.Resources.CPUMillis, MemoryMiB: serverMemoryMiB, Processes: serverProcesses,
+	})
+	if err != nil {
+		s.log.Warn("cgroup of the servers failed", "error", err)
+	}
+	return writeGroups(s.cfg.Dir, s.appG, s.srvG)
+}
+
+func (s *shim) groupName() (string, error) {
+	id, g, err := s.cfg.Dir.ID()
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s.%d", id, g), nil
+}
+
+// watch waits for the first reason to end, and serves what is asked meanwhile.
+func (s *shim) watch(ctx context.Context) end {
+	tick := time.NewTicker(min(s.cfg.Orphan/4, time.Second))
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return end{observed: api.ObservedStopped}
+		case m := <-s.hub.stops:
+			return end{api.ObservedStopped, m.Reason, "", m.Force}
+		case size := <-s.hub.sizes:
+			s.resize(size)
+		case <-s.app.ended:
+			return s.appEnd()
+		case <-s.x.ended:
+			return end{api.ObservedFailed, api.ReasonAppCrashed, "the X server ended: " + s.x.out.lastLine(), true}
+		case <-s.sound.ended:
+			if err := s.restoreSound(ctx); err != nil {
+				return end{api.ObservedFailed, api.ReasonAppCrashed, "the sound server ended: " + err.Error(), true}
+			}
+		case <-tick.C:
+			if s.hub.lonely() > s.cfg.Orphan {
+				s.log.Warn("nobody has been connected: the instance ends", "for", s.cfg.Orphan)
+				return end{api.ObservedStopped, api.ReasonIdle, "", false}
+			}
+		}
+	}
+}
+
+func (s *shim) resize(size api.Screen) {
+	if err := s.x.control.resize(size.Width, size.Height); err != nil {
+		s.log.Warn("resize failed", "error", err)
+		return
+	}
+	if err := s.hub.set(func(st *local.InstanceState) { st.Screen = size }); err != nil {
+		s.log.Warn("state could not be written", "error", err)
+	}
+}
+
+func (s *shim) restoreSound(ctx context.Context) error {
+	s.sounds++
+	last := s.sound.out.lastLine()
+	if s.sounds > soundRestarts {
+		return fmt.Errorf("%d times, %s", s.sounds, last)
+	}
+	s.log.Warn("sound server ended and is started again", "last", last)
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.StartDeadline)
+	defer cancel()
+	return s.sound.run(ctx)
+}
+
+// appEnd says how the application ended.
+func (s *shim) appEnd() end {
+	status, sig := s.app.exit()
+	if status == 0 {
+		return end{api.ObservedStopped, api.ReasonAppExited, "", true}
+	}
+	s.app.out.settle()
+	last := s.app.out.lastLine()
+	how := fmt.Sprintf("exited with status %d", status)
+	if sig != 0 {
+		how = "killed by " + sig.String()
+	}
+	if s.appG.oomKills() > 0 {
+		how += fmt.Sprintf(", out of memory (limit %d MiB)", s.spec.App.Resources.MemoryMiB)
+	}
+	if last != "" {
+		how += ": " + last
+	}
+	return end{api.ObservedFailed, api.ReasonAppCrashed, how, true}
+}
+
+// clean ends what is left and removes every trace outside the session's folder.
+func (s *shim) clean(force bool) error {
+	grace := s.cfg.Grace
+	if force {
+		grace = 0
+	}
+	var errs []error
+	if s.app != nil {
+		errs = append(errs, s.app.stop(grace))
+	}
+	if s.sound != nil {
+		errs = append(errs, s.sound.stop())
+	}
+	if s.x != nil {
+		errs = append(errs, s.x.stop())
+	}
+	if s.l != nil {
+		s.l.close()
+	}
+	for _, g := range []*group{s.appG, s.srvG} {
+		errs = append(errs, g.kill(), g.remove())
+	}
+	return errors.Join(errs...)
+}
