@@ -42,13 +42,19 @@ const faults: Record<string, [title: string, help: string]> = {
   stream_failed: ["The stream broke", "Start again. The operator finds the cause in the log of the machine."],
 };
 
+/** sentence dresses a message of the server, which starts small and has no full stop. */
+function sentence(s: string): string {
+  const t = s.trim();
+  return t && t[0].toUpperCase() + t.slice(1) + (/[.!?:)]$/.test(t) ? "" : ".");
+}
+
 /** explain says in words why a stream ended and what can be done. */
 export function explain(ended: Ended): Explanation {
   const fault = faults[ended.reason] ?? (ended.error ? faults[ended.error.code] : undefined);
-  if (fault) return { title: fault[0], text: ended.message, help: fault[1], fault: true };
+  if (fault) return { title: fault[0], text: sentence(ended.message), help: fault[1], fault: true };
   const plain = reasons[ended.reason];
-  if (plain) return { title: plain[0], text: plain[1] || ended.message, help: "", fault: false };
-  return { title: ended.error ? "Something went wrong" : "The stream ended", text: ended.message, help: "", fault: !!ended.error };
+  if (plain) return { title: plain[0], text: plain[1] || sentence(ended.message), help: "", fault: false };
+  return { title: ended.error ? "Something went wrong" : "The stream ended", text: sentence(ended.message), help: "", fault: !!ended.error };
 }
 
 /** problem says in one line what an error means. */

@@ -1,10 +1,13 @@
 import { Stats } from "./types";
 
+const shortest = 200; // ms
+
 interface Totals { at: number; bytes: number; emitted: number; buffer: number; decoded: number; decode: number }
 
 /** Meter turns the browser's running totals into rates over the time between two readings. */
 export class Meter {
   private before: Totals | null = null;
+  private last: Stats | null = null;
 
   constructor(private pc: RTCPeerConnection) {}
 
@@ -28,14 +31,16 @@ export class Meter {
       decode: video?.totalDecodeTime ?? 0,
     };
     const was = this.before;
+    // Two readers close together share one interval: over a few frames a rate says nothing.
+    if (was && this.last && now.at - was.at < shortest) return this.last;
     this.before = now;
     const seconds = was ? (now.at - was.at) / 1000 : 0;
     const per = (total: number, count: number) => (count > 0 ? (total / count) * 1000 : -1);
-    return {
+    this.last = {
       width: video?.frameWidth ?? 0,
       height: video?.frameHeight ?? 0,
       codec: codec?.mimeType ? String(codec.mimeType).replace(/^video\//, "") : "",
-      fps: was && seconds > 0 ? (now.decoded - was.decoded) / seconds : (video?.framesPerSecond ?? -1),
+      fps: was && seconds > 0 ? (now.decoded - was.decoded) / seconds : -1,
       bitrateKbps: was && seconds > 0 ? ((now.bytes - was.bytes) * 8) / 1000 / seconds : -1,
       roundTripMs: typeof pair?.currentRoundTripTime === "number" ? pair.currentRoundTripTime * 1000 : -1,
       jitterBufferMs: was ? per(now.buffer - was.buffer, now.emitted - was.emitted) : -1,
@@ -46,5 +51,6 @@ export class Meter {
       packetsLost: inbound.reduce((n, s) => n + (s.packetsLost ?? 0), 0),
       relayed: ends.some((c) => c?.candidateType === "relay"),
     };
+    return this.last;
   }
 }
