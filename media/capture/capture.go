@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jezek/xgb"
@@ -64,6 +65,7 @@ type Screen struct {
 	root  xproto.Window
 	dmg   damage.Damage
 	drawn chan struct{}
+	ran   atomic.Bool   // Run was called
 	done  chan struct{} // closed when Run ends
 
 	// Of the goroutine that grabs:
@@ -191,6 +193,7 @@ func pixelsFit(info *xproto.SetupInfo, screen *xproto.ScreenInfo) bool {
 // Run takes the server's events until ctx ends or the server goes. It then
 // closes the connection.
 func (s *Screen) Run(ctx context.Context) error {
+	s.ran.Store(true)
 	defer close(s.done)
 	stop := context.AfterFunc(ctx, s.hangUp)
 	defer stop()
@@ -233,6 +236,9 @@ func (s *Screen) hangUp() {
 // Close ends Run, if it is running, and frees the shared memory.
 func (s *Screen) Close() {
 	s.hangUp()
+	if s.ran.Load() {
+		<-s.done // hangUp bounds it
+	}
 	if s.seg != nil {
 		s.seg.unmap()
 		s.seg = nil

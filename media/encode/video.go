@@ -73,7 +73,7 @@ type Video struct {
 // NewVideo opens an encoder.
 func NewVideo(cfg Config) (*Video, error) {
 	cfg.Threads = max(cfg.Threads, 1)
-	if err := cfg.check(); err != nil {
+	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
 	r, _ := recipes(cfg.Codec)
@@ -96,7 +96,9 @@ func NewVideo(cfg Config) (*Video, error) {
 	return v, nil
 }
 
-func (c Config) check() error {
+// Check refuses a configuration that cannot be encoded; the error wraps ErrConfig
+// and names the field.
+func (c Config) Check() error {
 	refuse := func(field string, format string, a ...any) error {
 		return fmt.Errorf("%s %s: %w", field, fmt.Sprintf(format, a...), ErrConfig)
 	}
@@ -243,7 +245,7 @@ func (v *Video) Encode(key bool) (Packet, error) {
 func (v *Video) SetBitrate(kbps int) error {
 	next := v.cfg
 	next.BitrateKbps = kbps
-	if err := next.check(); err != nil {
+	if err := next.Check(); err != nil {
 		return err
 	}
 	if kbps == v.cfg.BitrateKbps {

@@ -1,0 +1,170 @@
+// Package encoder is the body of the encode process: it captures a display and
+// its sound, encodes both, and sends the frames to the stream process that
+// started it. All the C code of a session runs here, so that a crash in a codec
+// or driver costs a keyframe and not the session.
+package encoder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/jezek/xgb"
+
+	"github.com/perigee-cloud/perigee/media"
+)
+
+// Config of an encode process.
+type Config struct {
+	// Socket leads to the stream process and speaks the protocol of package
+	// media. Run closes it.
+	Socket net.Conn
+	Log    *slog.Logger
+}
+
+// Inherited gives the socket that the stream process left open as a file
+// descriptor (3 by contract).
+func Inherited(fd uintptr) (net.Conn, error) {
+	f := os.NewFile(fd, "stream")
+	if f == nil {
+		return nil, fmt.Errorf("file descriptor %d is not open: this process is started by perigee-edge stream", fd)
+	}
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("file descriptor %d is no socket: this process is started by perigee-edge stream: %w", fd, err), f.Close())
+	}
+	return c, f.Close() // the connection holds a copy
+}
+
+const (
+	helloTimeout = 5 * time.Second
+	// writeTimeout is how long a stream process may take no frame: it is
+	// stopped or lost then, and this process has no other purpose.
+	writeTimeout = 10 * time.Second
+	// queue of messages not handled yet; more wait in the socket.
+	queue = 64
+)
+
+// patient bounds each write to the socket.
+type patient struct{ net.Conn }
+
+func (p patient) Write(b []byte) (int, error) {
+	if err := p.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+		return 0, err
+	}
+	return p.Conn.Write(b)
+}
+
+// Run serves the stream process until its socket closes or ctx ends (nil), or
+// until it cannot go on (an error, which the stream process was told).
+func Run(ctx context.Context, cfg Config) error {
+	defer func() { _ = cfg.Socket.Close() }() // the other side sees the end, nothing more is sent
+	// xgb writes to stderr by itself; this is the process's only X user.
+	xgb.Logger.SetOutput(io.Discard)
+	conn := media.NewConn(patient{cfg.Socket})
+	if err := hello(cfg.Socket, conn); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s := newSession(conn, cfg.Log)
+	defer s.close()
+	messages := make(chan any, queue)
+	gone := make(chan error, 1)
+	go func() {
+		gone <- receive(ctx, conn, messages)
+		cancel()
+	}()
+	// Closing the socket is what ends a waiting Read.
+	stop := context.AfterFunc(ctx, func() { _ = cfg.Socket.Close() })
+	defer stop()
+	err := s.run(ctx, messages)
+	cancel()
+	if lost := <-gone; err == nil && lost != nil {
+		err = lost
+	}
+	return err
+}
+
+// hello exchanges versions.
+func hello(socket net.Conn, conn *media.Conn) error {
+	if err := conn.Send(media.TypeHello, media.Hello{Version: media.ProtocolVersion, PID: os.Getpid()}); err != nil {
+		return fmt.Errorf("say hello: %w", err)
+	}
+	if err := socket.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
+		return fmt.Errorf("wait for hello: %w", err)
+	}
+	m, err := conn.Read()
+	if err != nil {
+		return fmt.Errorf("wait for hello: %w", err)
+	}
+	var h media.Hello
+	if m.Type != media.TypeHello {
+		return fmt.Errorf("first message has type %d: %w", m.Type, media.ErrProtocol)
+	}
+	if err := m.Decode(&h); err != nil {
+		return err
+	}
+	if h.Version != media.ProtocolVersion {
+		return fmt.Errorf("stream process speaks version %d, this one %d: %w", h.Version, media.ProtocolVersion, media.ErrProtocol)
+	}
+	if err := socket.SetReadDeadline(time.Time{}); err != nil {
+		return fmt.Errorf("after hello: %w", err)
+	}
+	return nil
+}
+
+// keyframe is the message that has no payload.
+type keyframe struct{}
+
+// receive hands messages on until the socket closes (nil) or is misused.
+func receive(ctx context.Context, conn *media.Conn, to chan<- any) error {
+	for {
+		m, err := conn.Read()
+		if errors.Is(err, io.EOF) || ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		v, err := parse(m)
+		if err != nil {
+			return err
+		}
+		if v == nil {
+			continue // a type of a later version that we need not know
+		}
+		select {
+		case to <- v:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// parse reads a message of a known type; nil for others.
+func parse(m media.Message) (v any, err error) {
+	switch m.Type {
+	case media.TypeConfigure:
+		v, err = decode[media.Configure](m)
+	case media.TypeBitrate:
+		v, err = decode[media.Bitrate](m)
+	case media.TypeInput:
+		v, err = decode[media.Input](m)
+	case media.TypePause:
+		v, err = decode[media.Pause](m)
+	case media.TypeKeyframe:
+		v = keyframe{}
+	}
+	return v, err
+}
+
+func decode[T any](m media.Message) (v T, err error) {
+	err = m.Decode(&v)
+	return v, err
+}

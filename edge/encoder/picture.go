@@ -1,0 +1,223 @@
+package encoder
+
+import (
+	"encoding/binary"
+	"fmt"
+	"image"
+	"time"
+
+	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/capture"
+	"github.com/perigee-cloud/perigee/media/encode"
+)
+
+const (
+	// keySpacing bounds a storm of keyframe requests.
+	keySpacing = 100 * time.Millisecond
+	// After refineAfter without a change, the picture is encoded again, up to
+	// refineMost times, refineEvery apart: each time sharper, until it no longer
+	// costs anything. A picture that was sharp at once is left alone.
+	refineAfter = time.Second
+	refineEvery = 100 * time.Millisecond
+	refineMost  = 6
+	// Bitrate changes of an encoder that must be opened again for them.
+	reopenSpacing = 2 * time.Second
+	reopenPercent = 20
+	never         = time.Hour
+)
+
+// picture is the video part of a session.
+type picture struct {
+	enc           *encode.Video
+	width, height int // of the encoder
+	kbps          int // wanted
+	inUse         int // kbps that the encoder was told
+	pacer         capture.Pacer
+
+	pending bool // something was drawn and not taken yet
+	wantKey bool
+	refine  int // re-encodings left while nothing changes
+
+	last, lastKey, opened int64 // media.Now of the last picture, key, encoder
+	pts                   time.Duration
+	sent, drawn           uint64
+}
+
+// drop closes the encoder; the next picture opens one.
+func (p *picture) drop() {
+	if p.enc != nil {
+		p.enc.Close()
+		p.enc = nil
+	}
+}
+
+// advance does what is due and says how long nothing more is.
+func (s *session) advance() (time.Duration, error) {
+	p := &s.picture
+	if s.screen == nil || s.paused {
+		return never, nil
+	}
+	now := media.Now()
+	if p.pending {
+		if d := p.pacer.Delay(time.Duration(now)); d > 0 {
+			return d, nil
+		}
+		if err := s.takePicture(); err != nil {
+			return 0, err
+		}
+		now = media.Now()
+	}
+	if p.enc == nil {
+		return never, nil // nothing taken yet; the first drawing wakes us
+	}
+	if p.wantKey {
+		if d := keySpacing - time.Duration(now-p.lastKey); d > 0 && p.lastKey != 0 {
+			return d, nil
+		}
+		p.refine = refineMost // a key of a still picture is coarse, too
+		err := s.encodeLoaded(now)
+		return s.nextRefine(media.Now()), err
+	}
+	if d := s.nextRefine(now); d > 0 {
+		return d, nil
+	}
+	p.refine--
+	err := s.encodeLoaded(now)
+	return s.nextRefine(media.Now()), err
+}
+
+// nextRefine says when the still picture is to be encoded again.
+func (s *session) nextRefine(now int64) time.Duration {
+	p := &s.picture
+	if p.refine <= 0 {
+		return never
+	}
+	since := time.Duration(now - p.last)
+	if p.refine == refineMost {
+		return max(refineAfter-since, 0)
+	}
+	return max(refineEvery-since, 0)
+}
+
+// takePicture takes what was drawn, converts and encodes it.
+func (s *session) takePicture() error {
+	p := &s.picture
+	p.pending = false
+	pic, changed, err := s.screen.Grab()
+	if err != nil {
+		return err
+	}
+	if !changed {
+		return nil
+	}
+	p.pacer.Take(time.Duration(pic.Taken))
+	begun := media.Now()
+	if err := s.fit(&pic); err != nil {
+		return err
+	}
+	if err := p.enc.Load(pic.Pix, pic.Stride, pic.Changed); err != nil {
+		return err
+	}
+	// An X server starts with one colour; until that changes, nobody has drawn.
+	if p.drawn > 0 || !uniform(pic) {
+		p.drawn++
+	}
+	p.refine = refineMost
+	return s.encodeFrom(begun, pic.Taken)
+}
+
+// fit makes the encoder fit the picture's size.
+func (s *session) fit(pic *capture.Picture) error {
+	p := &s.picture
+	if p.enc != nil && p.width == pic.Width && p.height == pic.Height {
+		return nil
+	}
+	p.drop()
+	enc, err := encode.NewVideo(encode.Config{
+		Codec: s.cfg.Codec, Width: pic.Width, Height: pic.Height, FPS: s.cfg.Screen.FPS,
+		BitrateKbps: p.kbps, Threads: s.cfg.Threads,
+	})
+	if err != nil {
+		return err
+	}
+	p.enc, p.width, p.height, p.inUse, p.opened = enc, pic.Width, pic.Height, p.kbps, media.Now()
+	pic.Changed = image.Rect(0, 0, pic.Width, pic.Height)
+	s.log.Info("encoder opened", "encoder", enc.Name(), "width", pic.Width, "height", pic.Height, "kbps", p.kbps)
+	return nil
+}
+
+// encodeLoaded encodes the picture that the encoder holds once more.
+func (s *session) encodeLoaded(now int64) error { return s.encodeFrom(now, now) }
+
+// encodeFrom encodes and sends; begun is when work on this picture began.
+func (s *session) encodeFrom(begun, taken int64) error {
+	p := &s.picture
+	key := p.wantKey && (p.lastKey == 0 || time.Duration(taken-p.lastKey) >= keySpacing)
+	out, err := p.enc.Encode(key)
+	if err != nil {
+		return err
+	}
+	now := media.Now()
+	s.stats.add(time.Duration(now - begun))
+	if out.Key {
+		p.wantKey, p.lastKey = false, now
+	}
+	p.last = now
+	if p.refine > 0 && !worthRefining(len(out.Data), p.inUse, s.cfg.Screen.FPS) {
+		p.refine = 0
+	}
+	// Two pictures never share a time, however coarse the clock.
+	p.pts = max(time.Duration(taken-s.start), p.pts+time.Microsecond)
+	p.sent++
+	err = s.conn.SendFrame(media.Frame{
+		Kind: media.Video, Key: out.Key, PTS: p.pts, Captured: taken, Encoded: now,
+		Input: s.inputs.shown(taken), Data: out.Data,
+	})
+	if err != nil {
+		return fmt.Errorf("send picture: %w", err)
+	}
+	if p.sent == 1 {
+		return s.sendState("") // at once: the stream process waits for it
+	}
+	return nil
+}
+
+// worthRefining tells whether a picture of n bytes was held down by the
+// bitrate: it took a good part of its share.
+func worthRefining(n, kbps, fps int) bool { return n*8*4 > kbps*1000/fps }
+
+// settleBitrate tells the encoder the wanted bitrate; one that must be opened
+// again for it only if that pays.
+func (s *session) settleBitrate() {
+	p := &s.picture
+	if p.enc == nil || p.kbps == p.inUse {
+		return
+	}
+	if !p.enc.Live() {
+		change := (p.kbps - p.inUse) * 100 / p.inUse
+		if change > -reopenPercent && change < reopenPercent || time.Duration(media.Now()-p.opened) < reopenSpacing {
+			return
+		}
+	}
+	if err := p.enc.SetBitrate(p.kbps); err != nil {
+		s.log.Warn("bitrate not changed", "kbps", p.kbps, "error", err)
+		p.kbps = p.inUse
+		return
+	}
+	p.inUse, p.opened = p.kbps, media.Now()
+}
+
+// uniform tells whether a whole picture has one colour.
+func uniform(pic capture.Picture) bool {
+	const colour = 0xffffff // the fourth byte of a pixel means nothing
+	first := binary.LittleEndian.Uint32(pic.Pix) & colour
+	for y := range pic.Height {
+		row := pic.Pix[y*pic.Stride:][:pic.Width*4]
+		for i := 0; i < len(row); i += 4 {
+			if binary.LittleEndian.Uint32(row[i:])&colour != first {
+				return false
+			}
+		}
+	}
+	return true
+}

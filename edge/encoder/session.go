@@ -1,0 +1,276 @@
+package encoder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/capture"
+	"github.com/perigee-cloud/perigee/media/encode"
+)
+
+const (
+	// stateEvery is how often the stream process hears that we are alive; it
+	// kills a silent one after a second.
+	stateEvery = 300 * time.Millisecond
+	// displayDeadline is how long the X server may take to come up.
+	displayDeadline = 15 * time.Second
+)
+
+// session is the one owner of everything that run's goroutine touches; the
+// other goroutines talk to it through channels.
+type session struct {
+	conn  *media.Conn
+	log   *slog.Logger
+	start int64 // media.Now when the process began: PTS 0
+
+	cfg        media.Configure
+	configured bool
+	paused     bool
+
+	screen     *capture.Screen
+	screenStop context.CancelFunc
+	opened     chan opening
+	screenEnd  chan error
+	ticket     int // counts openings: the result of an outdated one is closed
+
+	sound *sound
+
+	picture picture
+	inputs  inputs
+	stats   stats
+}
+
+// opening is the result of opening a display.
+type opening struct {
+	ticket int
+	screen *capture.Screen
+	err    error
+}
+
+func newSession(conn *media.Conn, log *slog.Logger) *session {
+	return &session{
+		conn: conn, log: log, start: media.Now(),
+		opened:    make(chan opening, 1),
+		screenEnd: make(chan error, 1),
+	}
+}
+
+// errEnd says that the process cannot go on; the stream process was told why.
+var errEnd = errors.New("encode process ends")
+
+// run handles messages, pictures and timers until ctx ends or it cannot go on.
+func (s *session) run(ctx context.Context, messages <-chan any) error {
+	tick := time.NewTicker(stateEvery)
+	defer tick.Stop()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		// First what is due, then wait.
+		wait, err := s.advance()
+		if err == nil {
+			timer.Reset(wait)
+			select {
+			case <-ctx.Done():
+				return nil
+			case m := <-messages:
+				err = s.handle(ctx, m)
+			case o := <-s.opened:
+				err = s.adopt(ctx, o)
+			case err = <-s.screenEnd:
+			case <-s.drawn():
+				s.picture.pending = true
+			case <-timer.C:
+			case <-tick.C:
+				s.settleBitrate()
+				err = s.sendState("")
+			}
+		}
+		if ctx.Err() != nil {
+			return nil // the socket closed under us
+		}
+		if err != nil {
+			if tell := s.sendState(err.Error()); tell != nil {
+				s.log.Warn("encode process could not say why it ends", "error", tell)
+			}
+			return fmt.Errorf("%w: %w", errEnd, err)
+		}
+	}
+}
+
+// drawn is the screen's signal; a nil channel, which never fires, without one
+// or while nobody watches.
+func (s *session) drawn() <-chan struct{} {
+	if s.screen == nil || s.paused {
+		return nil
+	}
+	return s.screen.Drawn()
+}
+
+func (s *session) handle(ctx context.Context, m any) error {
+	switch m := m.(type) {
+	case media.Configure:
+		return s.configure(ctx, m)
+	case media.Bitrate:
+		s.picture.kbps = m.Kbps
+		s.settleBitrate()
+	case media.Input:
+		s.inputs.add(m)
+	case media.Pause:
+		s.paused = m.Paused
+		s.sound.pause(m.Paused)
+		if !m.Paused {
+			s.picture.wantKey, s.picture.pending = true, true
+		}
+	case keyframe:
+		s.picture.wantKey = true
+	}
+	return nil
+}
+
+// configure takes a new configuration; only what differs is done again.
+func (s *session) configure(ctx context.Context, c media.Configure) error {
+	if err := checkConfigure(c); err != nil {
+		return err
+	}
+	old, first := s.cfg, !s.configured
+	s.cfg, s.configured = c, true
+	s.picture.kbps = wantedKbps(c)
+	// Sound first: a sound server takes longest to give its first block.
+	if first || c.Pulse != old.Pulse || c.Audio != old.Audio {
+		s.sound.close()
+		s.sound = nil
+		if c.Audio && c.Pulse != "" {
+			s.sound = startSound(ctx, soundConfig{server: c.Pulse, conn: s.conn, start: s.start, log: s.log})
+			s.sound.pause(s.paused)
+		}
+	}
+	if first || c.Screen.FPS != old.Screen.FPS || c.Codec != old.Codec || c.Threads != old.Threads {
+		s.picture.drop()
+		s.picture.pacer = capture.NewPacer(c.Screen.FPS)
+	}
+	if first || c.Display != old.Display || c.XAuth != old.XAuth || c.Cursor != old.Cursor || c.Video != old.Video {
+		s.closeScreen()
+		if c.Video {
+			s.openScreen(ctx)
+		}
+		return nil
+	}
+	if s.screen != nil && (c.Screen.Width != old.Screen.Width || c.Screen.Height != old.Screen.Height) {
+		if err := s.screen.Resize(c.Screen.Width, c.Screen.Height); err != nil {
+			return err
+		}
+	}
+	if s.screen != nil {
+		s.screen.Touch()
+	}
+	s.picture.pending, s.picture.wantKey = true, true
+	s.settleBitrate()
+	return nil
+}
+
+// checkConfigure refuses what cannot work, before anything is touched.
+func checkConfigure(c media.Configure) error {
+	if !c.Video {
+		return nil
+	}
+	if c.Pool != "" && c.Pool != api.PoolCPU {
+		return api.Invalidf("configure.pool", "%q has no encoder in this program; use %q", c.Pool, api.PoolCPU)
+	}
+	return encode.Config{
+		Codec: c.Codec, Width: c.Screen.Width, Height: c.Screen.Height, FPS: c.Screen.FPS,
+		BitrateKbps: wantedKbps(c), Threads: c.Threads,
+	}.Check()
+}
+
+// wantedKbps is the bitrate to begin with.
+func wantedKbps(c media.Configure) int {
+	if c.BitrateKbps == 0 {
+		return media.BitrateLimits(c.Screen).MaxKbps
+	}
+	return c.BitrateKbps
+}
+
+// openScreen opens the display without holding up the messages.
+func (s *session) openScreen(ctx context.Context) {
+	s.ticket++
+	ticket, cfg := s.ticket, capture.Config{
+		Display: s.cfg.Display, XAuth: s.cfg.XAuth, Cursor: s.cfg.Cursor,
+		Width: s.cfg.Screen.Width, Height: s.cfg.Screen.Height, Log: s.log,
+	}
+	go func() {
+		wait, cancel := context.WithTimeout(ctx, displayDeadline)
+		defer cancel()
+		screen, err := capture.Open(wait, cfg)
+		select {
+		case s.opened <- opening{ticket: ticket, screen: screen, err: err}:
+		case <-ctx.Done():
+			if screen != nil {
+				screen.Close()
+			}
+		}
+	}()
+}
+
+// adopt takes an opened display.
+func (s *session) adopt(ctx context.Context, o opening) error {
+	if o.ticket != s.ticket { // configured again meanwhile
+		if o.screen != nil {
+			o.screen.Close()
+		}
+		return nil
+	}
+	if o.err != nil {
+		return o.err
+	}
+	s.screen = o.screen
+	run, stop := context.WithCancel(ctx)
+	s.screenStop = stop
+	go func(screen *capture.Screen) {
+		if err := screen.Run(run); err != nil && run.Err() == nil {
+			select {
+			case s.screenEnd <- err:
+			case <-run.Done():
+			}
+		}
+	}(o.screen)
+	// The size may have been changed while it was opening.
+	if err := s.screen.Resize(s.cfg.Screen.Width, s.cfg.Screen.Height); err != nil {
+		return err
+	}
+	s.picture.pending = true
+	return nil
+}
+
+func (s *session) closeScreen() {
+	s.ticket++
+	if s.screen != nil {
+		s.screenStop()
+		s.screen.Close()
+		s.screen = nil
+	}
+}
+
+// close frees everything; the goroutines of run end with its context.
+func (s *session) close() {
+	s.closeScreen()
+	s.sound.close()
+	s.picture.drop()
+}
+
+// sendState tells the stream process how we are; problem is why we end.
+func (s *session) sendState(problem string) error {
+	st := s.stats.take()
+	st.Error = problem
+	st.Ready = s.picture.sent > 0 && problem == ""
+	st.Drawn = s.picture.drawn
+	st.Screen = api.Screen{FPS: s.cfg.Screen.FPS, Density: s.cfg.Screen.Density, Width: s.picture.width, Height: s.picture.height}
+	if s.picture.enc != nil {
+		st.Encoder = s.picture.enc.Name()
+	}
+	return s.conn.Send(media.TypeState, st)
+}

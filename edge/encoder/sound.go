@@ -1,0 +1,124 @@
+package encoder
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/capture"
+	"github.com/perigee-cloud/perigee/media/encode"
+)
+
+const (
+	// soundRetry is the pause before a lost sound server is tried again.
+	soundRetry = time.Second
+	// soundDeadline is how long one try waits for the server to come up.
+	soundDeadline = 15 * time.Second
+	// soundQuiet is how much digital silence is encoded before fixed packets
+	// take its place: the encoder must have faded out.
+	soundQuiet = 20
+	// soundDrift is how far the count of packets may stray from the clock.
+	soundDrift = 60 * time.Millisecond
+)
+
+type soundConfig struct {
+	server string
+	conn   *media.Conn
+	start  int64
+	log    *slog.Logger
+}
+
+// sound records and encodes in a goroutine of its own. A picture without sound
+// is worth more than none: its faults are logged and tried again, and end nothing.
+type sound struct {
+	soundConfig
+	paused atomic.Bool
+	cancel context.CancelFunc
+	done   chan struct{}
+}
+
+func startSound(ctx context.Context, cfg soundConfig) *sound {
+	ctx, cancel := context.WithCancel(ctx)
+	s := &sound{soundConfig: cfg, cancel: cancel, done: make(chan struct{})}
+	go s.run(ctx)
+	return s
+}
+
+// pause keeps recording, so that sound is back at once, but sends nothing.
+func (s *sound) pause(paused bool) {
+	if s != nil {
+		s.paused.Store(paused)
+	}
+}
+
+// close ends the goroutine; a nil sound has none.
+func (s *sound) close() {
+	if s != nil {
+		s.cancel()
+		<-s.done
+	}
+}
+
+func (s *sound) run(ctx context.Context) {
+	defer close(s.done)
+	for ctx.Err() == nil {
+		if err := s.record(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn("sound lost, trying again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(soundRetry):
+		}
+	}
+}
+
+// record sends sound until the server goes or ctx ends.
+func (s *sound) record(ctx context.Context) error {
+	wait, cancel := context.WithTimeout(ctx, soundDeadline)
+	source, err := capture.OpenSound(wait, s.server)
+	cancel()
+	if err != nil {
+		return err
+	}
+	stop := context.AfterFunc(ctx, source.Close)
+	defer stop()
+	defer source.Close()
+	opus, err := encode.NewOpus()
+	if err != nil {
+		return err
+	}
+	defer opus.Close()
+	var pts time.Duration
+	quiet, silence := 0, encode.Silence()
+	zero := make([]byte, encode.OpusBlock)
+	for {
+		pcm, taken, err := source.Read()
+		if err != nil {
+			return err
+		}
+		if s.paused.Load() {
+			continue
+		}
+		if quiet++; !bytes.Equal(pcm, zero) {
+			quiet = 0
+		}
+		data := silence
+		if quiet <= soundQuiet {
+			if data, err = opus.Encode(pcm); err != nil {
+				return err
+			}
+		}
+		// Packets are counted, not timed: reading has jitter, sound has none.
+		pts += media.FrameDuration
+		if at := time.Duration(taken - s.start); at-pts > soundDrift || pts-at > soundDrift {
+			pts = at
+		}
+		err = s.conn.SendFrame(media.Frame{Kind: media.Audio, Key: true, PTS: pts, Captured: taken, Encoded: media.Now(), Data: data})
+		if err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,137 @@
+package capture
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/perigee-cloud/perigee/media"
+)
+
+const (
+	// soundBlock is the bytes of one media.FrameDuration: 16-bit samples.
+	soundBlock = int(media.SampleRate*media.FrameDuration/time.Second) * media.Channels * 2
+	// soundSilent bounds the wait for a block. A null sink that nobody has
+	// recorded yet first plays out its own buffer, up to 2 s.
+	soundSilent = 5 * time.Second
+)
+
+// Sound records what an instance plays, from its own sound server: 16-bit
+// little-endian samples, media.SampleRate, media.Channels. Read is for one
+// goroutine; Close may come from another and ends it.
+type Sound struct {
+	c       net.Conn
+	r       *bufio.Reader
+	channel uint32
+	packet  []byte
+	block   []byte // what has come of the next block
+}
+
+// OpenSound connects to a sound server ("unix:/path"), trying again until ctx
+// ends while it is not up yet.
+func OpenSound(ctx context.Context, server string) (*Sound, error) {
+	path, ok := strings.CutPrefix(server, "unix:")
+	if !ok || path == "" {
+		return nil, fmt.Errorf("sound server %q: give \"unix:\" and the path of its socket", server)
+	}
+	for {
+		s, err := openSound(ctx, path)
+		if err == nil {
+			return s, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, fmt.Errorf("sound server is not up: %w", err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func openSound(ctx context.Context, path string) (*Sound, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, fmt.Errorf("connect to sound server: %w", err)
+	}
+	s := &Sound{c: c, r: bufio.NewReaderSize(c, 8<<10), block: make([]byte, 0, soundBlock)}
+	if err := s.setup(); err != nil {
+		_ = c.Close() // the first error says more
+		return nil, err
+	}
+	return s, nil
+}
+
+func (s *Sound) setup() error {
+	_ = s.c.SetDeadline(time.Now().Add(roundTrip)) // it fails on a closed socket only
+	// The cookie may be empty: the kernel vouches for our user, and an
+	// instance's own server is open to whoever reaches its socket.
+	if _, err := s.ask(pulseAuth, 0, tags(nil).u32(pulseVersion).bytes(make([]byte, 256))); err != nil {
+		return fmt.Errorf("log in: %w", err)
+	}
+	if _, err := s.ask(pulseSetName, 1, tags(nil).properties("application.name", "perigee")); err != nil {
+		return fmt.Errorf("say our name: %w", err)
+	}
+	b, err := s.ask(pulseCreateRecord, 2, recordStream(media.SampleRate, uint32(soundBlock)))
+	if err != nil {
+		return fmt.Errorf("start recording: %w", err)
+	}
+	s.channel, err = pulseU32(b)
+	return err
+}
+
+// ask sends a command and waits for its reply.
+func (s *Sound) ask(command, tag uint32, args tags) ([]byte, error) {
+	if err := pulseWrite(s.c, command, tag, args); err != nil {
+		return nil, err
+	}
+	for {
+		channel, body, err := pulseRead(s.r, s.packet)
+		s.packet = body
+		if err != nil {
+			return nil, err
+		}
+		if channel != pulseCommand {
+			continue
+		}
+		c, t, rest, err := pulseHead(body)
+		switch {
+		case err != nil:
+			return nil, err
+		case t != tag:
+		case c == pulseReply:
+			return rest, nil
+		case c == pulseError:
+			code, _ := pulseU32(rest)
+			return nil, fmt.Errorf("refused with code %d: %w", code, errPulse)
+		}
+	}
+}
+
+// Read waits for the next media.FrameDuration of sound and gives it with the
+// time its last sample came (media.Now); it is valid until the next Read.
+func (s *Sound) Read() (pcm []byte, taken int64, err error) {
+	_ = s.c.SetReadDeadline(time.Now().Add(soundSilent)) // it fails on a closed socket only
+	if len(s.block) >= soundBlock {
+		s.block = s.block[:copy(s.block, s.block[soundBlock:])]
+	}
+	for len(s.block) < soundBlock {
+		channel, body, err := pulseRead(s.r, s.packet)
+		s.packet = body
+		if err != nil {
+			return nil, 0, err
+		}
+		if channel == s.channel {
+			s.block = append(s.block, body...)
+			continue
+		}
+		if c, _, _, err := pulseHead(body); channel == pulseCommand && err == nil && c == pulseRecordKilled {
+			return nil, 0, fmt.Errorf("recording was ended: %w", errPulse)
+		}
+	}
+	return s.block[:soundBlock], media.Now(), nil
+}
+
+// Close ends the recording.
+func (s *Sound) Close() { _ = s.c.Close() } // nothing is lost by its failing
