@@ -3,19 +3,22 @@ package geo
 import (
 	"math"
 	"slices"
-	"sync"
 )
 
-// leafSize balances visits of cells against points looked at in vain.
-const leafSize = 8
+const (
+	// leafSize balances visits of cells against points looked at in vain.
+	leafSize = 8
+	// onStack is how many items a query's queue holds without allocating: enough
+	// for some tens of neighbours among 100,000 places.
+	onStack = 256
+)
 
 // Index finds the nearest of fixed places: a k-d tree over unit vectors. It is
 // for many goroutines; a query allocates nothing.
 type Index struct {
-	cells   []cell // a complete binary tree: children of i are 2i+1 and 2i+2
-	points  []Vector
-	ids     []int32 // ids[k] is the caller's number of points[k]
-	scratch sync.Pool
+	cells  []cell // a complete binary tree: children of i are 2i+1 and 2i+2
+	points []Vector
+	ids    []int32 // ids[k] is the caller's number of points[k]
 }
 
 // cell holds the points [from, to) and their bounding box.
@@ -28,7 +31,7 @@ type cell struct {
 // NewIndex builds an index; visits name a place by its position in places.
 // Unknown places are left out. It takes O(n log² n).
 func NewIndex(places []Vector) *Index {
-	x := &Index{scratch: sync.Pool{New: func() any { return &queue{} }}}
+	x := &Index{}
 	for i, p := range places {
 		if n := chord2(p, Vector{}); n > 0.5 && n < 2 { // neither zero nor NaN
 			x.ids = append(x.ids, int32(i))
@@ -91,9 +94,8 @@ func (x *Index) Nearest(v Vector, visit func(i int, km float64) bool) {
 	if !v.Known() || len(x.points) == 0 {
 		return
 	}
-	q := x.scratch.Get().(*queue)
-	defer x.scratch.Put(q)
-	q.items = append(q.items[:0], item{key: cellKey(0)})
+	var room [onStack]item
+	q := queue{items: append(room[:0], item{key: cellKey(0)})}
 	for len(q.items) > 0 {
 		next := q.pop()
 		if next.key >= 0 {
