@@ -1,0 +1,88 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/media/turn"
+)
+
+// admission is what the client with this number needs to take part.
+func (s *Server) admission(v api.Session, viewer uint32) api.Admission {
+	t := api.Ticket{
+		Session: v.ID, Generation: v.Generation, Role: api.RoleControl, Viewer: viewer,
+		Expires: s.now().Add(s.cfg.TicketLife).Unix(),
+	}
+	return api.Admission{Session: v, Ticket: t.Sign(*s.ticketKey.Load()), ICEServers: s.iceServers(v)}
+}
+
+// iceServers lists the relay of the session's node: its STUN address free for
+// all, its TURN addresses with a credential that reaches this session only.
+func (s *Server) iceServers(v api.Session) []api.ICEServer {
+	out := []api.ICEServer{}
+	n, ok := s.root().Node(v.Node)
+	if !ok {
+		return out
+	}
+	var stun, relay []string
+	for _, u := range n.Relay {
+		if strings.HasPrefix(u, "stun:") {
+			stun = append(stun, u)
+		} else {
+			relay = append(relay, u)
+		}
+	}
+	if len(relay) > 0 && len(stun) == 0 {
+		if host, ok := strings.CutPrefix(relay[0], "turn:"); ok {
+			host, _, _ = strings.Cut(host, "?")
+			stun = []string{"stun:" + host} // a TURN server answers STUN at the same address
+		}
+	}
+	if len(stun) > 0 {
+		out = append(out, api.ICEServer{URLs: stun})
+	}
+	if len(relay) > 0 && len(n.RelaySecret) > 0 {
+		user, pass := turn.Credentials(n.RelaySecret, v.ID, v.Generation, s.now().Add(s.cfg.TicketLife))
+		out = append(out, api.ICEServer{URLs: relay, Username: user, Password: pass})
+	}
+	return out
+}
+
+// CheckTicket checks a websocket's ticket and finds the session's node.
+func (s *Server) CheckTicket(_ context.Context, text string) (api.Ticket, api.Session, error) {
+	if err := s.serving(); err != nil {
+		return api.Ticket{}, api.Session{}, err
+	}
+	public := s.ticketKey.Load().Public().(ed25519Public)
+	t, err := api.ParseTicket(text, public, s.now())
+	if err != nil {
+		if !errors.Is(err, api.ErrTicket) {
+			return t, api.Session{}, err
+		}
+		return t, api.Session{}, &api.Error{Code: api.CodeUnauthorized, Field: "token", Message: "the ticket does not admit", Err: err}
+	}
+	root := s.root()
+	live, ok := root.Live(t.Session)
+	if !ok {
+		if old, ended := root.Session(t.Session); ended {
+			return t, old, api.Errorf(api.CodeConflict, "the session has ended (%s)", endedWhy(old))
+		}
+		return t, api.Session{}, noSession(t.Session)
+	}
+	switch {
+	case t.Generation != live.Generation:
+		return t, live.Session, api.Errorf(api.CodeUnauthorized, "the ticket is of an earlier placement of the session: join it again")
+	case t.Viewer < live.Viewer:
+		return t, live.Session, api.Errorf(api.CodeConflict, "another client has joined the session since")
+	}
+	return t, live.Session, nil
+}
+
+func endedWhy(v api.Session) string {
+	if v.Reason != "" {
+		return string(v.Reason)
+	}
+	return string(v.Status())
+}

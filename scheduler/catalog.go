@@ -1,0 +1,78 @@
+package scheduler
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/scheduler/state"
+)
+
+// Applications gives the newest version of every application, by name.
+func (s *Server) Applications(context.Context) ([]api.App, error) {
+	if err := s.serving(); err != nil {
+		return nil, err
+	}
+	return append([]api.App{}, s.root().Apps()...), nil
+}
+
+// PutApplication makes a new version of an application, or finds that the
+// newest is the same.
+func (s *Server) PutApplication(ctx context.Context, a api.App) (api.App, error) {
+	if err := s.serving(); err != nil {
+		return api.App{}, err
+	}
+	a.Version = 0 // the state numbers versions
+	a, err := a.Normalize()
+	if err != nil {
+		return api.App{}, err
+	}
+	doc, err := json.Marshal(a)
+	if err != nil {
+		return api.App{}, fmt.Errorf("write application: %w", err)
+	}
+	res, err := s.propose(ctx, &state.PutApp{Doc: doc})
+	if err != nil {
+		return api.App{}, err
+	}
+	s.cfg.Log.Info("application put", "app", res.App.Name, "version", res.App.Version)
+	return *res.App, nil
+}
+
+// DeleteApplication takes an application out of the catalogue; its sessions go on.
+func (s *Server) DeleteApplication(ctx context.Context, name string) error {
+	return s.change(ctx, &state.DeleteApp{Name: name}, "application deleted", "app", name)
+}
+
+// Status says how the schedulers are.
+func (s *Server) Status(context.Context) (api.ClusterStatus, error) {
+	if err := s.serving(); err != nil {
+		return api.ClusterStatus{}, err
+	}
+	r, root := s.replica.Load(), s.root()
+	_, leader := r.raft.LeaderWithID()
+	st := api.ClusterStatus{Healthy: leader != "", Replicas: len(r.raft.GetConfiguration().Configuration().Servers), Leader: string(leader), Sessions: root.LiveCount()}
+	for n := range root.Nodes() {
+		if s.leases.alive(n, s.cfg.Clock(), s.cfg.Lease) {
+			st.Nodes++
+		}
+	}
+	return st, nil
+}
+
+// Regions gives the regions of the nodes that are not lost, by name.
+func (s *Server) Regions(context.Context) ([]string, error) {
+	if err := s.serving(); err != nil {
+		return nil, err
+	}
+	out := []string{}
+	for n := range s.root().Nodes() {
+		if !n.Lost {
+			out = append(out, n.Region)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}

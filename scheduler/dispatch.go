@@ -1,0 +1,245 @@
+package scheduler
+
+import (
+	"context"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/scheduler/state"
+)
+
+const (
+	inFlightPerNode = 16                     // commands that wait for one node
+	retryFirst      = 200 * time.Millisecond // after a command that was not taken
+	retryTaken      = 2 * time.Second        // after one that was taken and shows nothing yet
+	retryMost       = 5 * time.Second
+)
+
+// dispatcher sends each session's command until what it asks for is observed.
+// A session that wants something has one goroutine, which ends with the want.
+type dispatcher struct {
+	server *Server
+	ctx    context.Context // of Run; nil before the leader serves
+	owned  *sync.WaitGroup
+
+	mu       sync.Mutex
+	tasks    map[api.SessionID]chan struct{} // wakes the session's goroutine
+	admitted map[api.SessionID]uint32        // client number that the edge has acknowledged
+	slots    map[api.NodeID]chan struct{}
+}
+
+func (d *dispatcher) init(s *Server) {
+	d.server = s
+	d.tasks = map[api.SessionID]chan struct{}{}
+	d.admitted = map[api.SessionID]uint32{}
+	d.slots = map[api.NodeID]chan struct{}{}
+}
+
+// begin starts what the state wants at the start of a leadership.
+func (d *dispatcher) begin(ctx context.Context, owned *sync.WaitGroup) {
+	d.mu.Lock()
+	d.ctx, d.owned = ctx, owned
+	d.mu.Unlock()
+	for v := range d.server.root().Sessions() {
+		d.kick(v.ID)
+	}
+}
+
+// end lets no further task start; Run waits for those that there are.
+func (d *dispatcher) end() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.ctx = nil
+}
+
+// kick looks at a session again, now.
+func (d *dispatcher) kick(id api.SessionID) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ctx == nil {
+		return
+	}
+	if wake, ok := d.tasks[id]; ok {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+		return
+	}
+	if _, ok := d.wantLocked(id); !ok {
+		return
+	}
+	wake := make(chan struct{}, 1)
+	d.tasks[id] = wake
+	ctx := d.ctx
+	d.owned.Go(func() { d.pursue(ctx, id, wake) })
+}
+
+// want is a command and its node.
+type want struct {
+	node api.NodeID
+	cmd  api.Command
+}
+
+func (w want) same(o want) bool {
+	return w.node == o.node && w.cmd.Verb == o.cmd.Verb && w.cmd.Generation == o.cmd.Generation && w.cmd.Boot == o.cmd.Boot &&
+		w.cmd.Force == o.cmd.Force && w.cmd.Viewer == o.cmd.Viewer
+}
+
+// wantLocked gives the command that a session is in need of.
+func (d *dispatcher) wantLocked(id api.SessionID) (want, bool) {
+	root := d.server.root()
+	v, ok := root.Live(id)
+	if !ok {
+		delete(d.admitted, id)
+		return want{}, false
+	}
+	n, ok := root.Node(v.Node)
+	if !ok || n.Lost {
+		return want{}, false
+	}
+	w := want{node: n.ID, cmd: api.Command{Session: id, Generation: v.Generation, Boot: n.Boot}}
+	switch {
+	case v.Desired == api.DesiredStop:
+		w.cmd.Verb, w.cmd.Reason, w.cmd.Force = api.VerbStop, v.Reason, v.Force
+	case v.Observed == api.ObservedNone:
+		w.cmd.Verb = api.VerbStart
+	case v.Viewer > max(d.admitted[id], 1) && v.Observed == api.ObservedRunning:
+		size := v.Screen
+		w.cmd.Verb, w.cmd.Viewer, w.cmd.Screen = api.VerbAdmit, v.Viewer, &size
+	default:
+		return want{}, false
+	}
+	return w, true
+}
+
+// next gives the session's command, or ends its task in one step with finding none.
+func (d *dispatcher) next(id api.SessionID) (want, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	w, ok := d.wantLocked(id)
+	if !ok {
+		delete(d.tasks, id)
+	}
+	return w, ok
+}
+
+// pursue sends a session's commands until it wants none.
+func (d *dispatcher) pursue(ctx context.Context, id api.SessionID, wake <-chan struct{}) {
+	var last want
+	pause := retryFirst
+	for {
+		w, ok := d.next(id)
+		if !ok || ctx.Err() != nil {
+			return
+		}
+		if !w.same(last) {
+			last, pause = w, retryFirst
+		}
+		taken := d.send(ctx, w)
+		if taken && w.cmd.Verb == api.VerbAdmit {
+			continue
+		}
+		if taken {
+			pause = max(pause, retryTaken)
+		}
+		d.rest(ctx, id, w, pause, wake)
+		pause = min(2*pause, retryMost)
+	}
+}
+
+// rest waits for the pause, or until the session wants something else.
+func (d *dispatcher) rest(ctx context.Context, id api.SessionID, w want, pause time.Duration, wake <-chan struct{}) {
+	timer := time.NewTimer(pause + rand.N(pause/4))
+	defer timer.Stop()
+	for {
+		select {
+		case <-timer.C:
+			return
+		case <-ctx.Done():
+			return
+		case <-wake:
+		}
+		d.mu.Lock()
+		now, ok := d.wantLocked(id)
+		d.mu.Unlock()
+		if !ok || !now.same(w) {
+			return
+		}
+	}
+}
+
+// send delivers one command and says whether the edge took it.
+func (d *dispatcher) send(ctx context.Context, w want) bool {
+	slot := d.slot(w.node)
+	select {
+	case slot <- struct{}{}:
+	case <-ctx.Done():
+		return false
+	}
+	defer func() { <-slot }()
+	cfg := &d.server.cfg
+	if w.cmd.Verb == api.VerbStart && !d.fill(ctx, &w) {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, cfg.CommandTimeout)
+	defer cancel()
+	ack, err := cfg.Bus.Command(ctx, w.node, w.cmd)
+	switch {
+	case err != nil:
+		cfg.Log.Warn("command was not delivered", "verb", w.cmd.Verb, "session", w.cmd.Session, "node", w.node, "error", err)
+		return false
+	case !ack.OK:
+		cfg.Log.Warn("command was refused", "verb", w.cmd.Verb, "session", w.cmd.Session, "node", w.node, "error", ack.Error)
+		return false
+	}
+	if w.cmd.Verb == api.VerbAdmit {
+		d.mu.Lock()
+		d.admitted[w.cmd.Session] = max(d.admitted[w.cmd.Session], w.cmd.Viewer)
+		d.mu.Unlock()
+	}
+	return true
+}
+
+func (d *dispatcher) slot(id api.NodeID) chan struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.slots[id] == nil {
+		d.slots[id] = make(chan struct{}, inFlightPerNode)
+	}
+	return d.slots[id]
+}
+
+// keep forgets the nodes that are not known any more.
+func (d *dispatcher) keep(known func(api.NodeID) bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for id, slot := range d.slots {
+		if !known(id) && len(slot) == 0 {
+			delete(d.slots, id)
+		}
+	}
+}
+
+// fill adds what a start needs. An application that was deleted in between
+// cannot start: the session ends.
+func (d *dispatcher) fill(ctx context.Context, w *want) bool {
+	s := d.server
+	root := s.root()
+	v, ok := root.Live(w.cmd.Session)
+	if !ok {
+		return false
+	}
+	app, ok := root.App(v.App, v.AppVersion)
+	if !ok {
+		s.cfg.Log.Warn("application was deleted before its session started", "session", v.ID, "app", v.App)
+		if _, err := s.propose(ctx, &state.End{ID: v.ID, Reason: api.ReasonStartFailed, Force: true}); err != nil {
+			s.cfg.Log.Warn("session could not be ended", "session", v.ID, "error", err)
+		}
+		return false
+	}
+	w.cmd.Spec = &api.Spec{App: app, Screen: v.Screen, Pool: v.Pool, Codecs: v.Codecs, ExtraData: v.ExtraData}
+	return true
+}

@@ -1,0 +1,132 @@
+package scheduler
+
+import (
+	"context"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/scheduler/state"
+)
+
+const (
+	maxQueued    = 4096            // commands that wait for the log
+	maxBatch     = 1024            // commands in one entry
+	applyTimeout = 5 * time.Second // for Raft to take an entry
+	// proposeTimeout bounds a command that nobody else bounds.
+	proposeTimeout = 10 * time.Second
+)
+
+// proposal is one command on its way into the log.
+type proposal struct {
+	cmd     state.Command
+	pending *pending // what its placement took, given back when it is in the ledger
+	done    chan outcome
+}
+
+type outcome struct {
+	result state.Result
+	err    error // the command's own refusal, or that it may not have been committed
+}
+
+// propose commits one command and gives its result. When it fails with
+// CodeUnavailable or CodeTimeout the command may still be committed.
+func (s *Server) propose(ctx context.Context, c state.Command) (state.Result, error) {
+	return s.await(ctx, s.enqueue(ctx, c, nil))
+}
+
+// enqueue queues a command; nil when ctx ended first.
+func (s *Server) enqueue(ctx context.Context, c state.Command, held *pending) *proposal {
+	p := &proposal{cmd: c, pending: held, done: make(chan outcome, 1)}
+	select {
+	case s.proposals <- p:
+		return p
+	case <-ctx.Done():
+	case <-s.stopped:
+	}
+	s.view.giveBack(held)
+	return nil
+}
+
+func (s *Server) await(ctx context.Context, p *proposal) (state.Result, error) {
+	if p == nil {
+		return state.Result{}, api.Errorf(api.CodeUnavailable, "the scheduler is too busy or stopping: try again")
+	}
+	timer := time.NewTimer(proposeTimeout)
+	defer timer.Stop()
+	select {
+	case o := <-p.done:
+		if o.err == nil {
+			o.err = o.result.Err
+		}
+		return o.result, o.err
+	case <-ctx.Done():
+		return state.Result{}, &api.Error{Code: api.CodeTimeout, Message: "the change was not confirmed in time", Err: ctx.Err()}
+	case <-s.stopped:
+		return state.Result{}, api.Errorf(api.CodeUnavailable, "the scheduler is stopping")
+	case <-timer.C:
+		return state.Result{}, api.Errorf(api.CodeTimeout, "the change was not confirmed in %s", proposeTimeout)
+	}
+}
+
+// proposeLoop writes what is queued as one entry, waits until it is committed
+// and answers each command: the busier, the larger the entries.
+func (s *Server) proposeLoop(ctx context.Context, r *replica) {
+	batch := make([]*proposal, 0, maxBatch)
+	for {
+		batch = batch[:0]
+		select {
+		case <-ctx.Done():
+			return
+		case p := <-s.proposals:
+			batch = append(batch, p)
+		}
+	collect:
+		for len(batch) < maxBatch {
+			select {
+			case p := <-s.proposals:
+				batch = append(batch, p)
+			default:
+				break collect
+			}
+		}
+		s.commit(r, batch)
+	}
+}
+
+func (s *Server) commit(r *replica, batch []*proposal) {
+	commands := make([]state.Command, len(batch))
+	for i, p := range batch {
+		commands[i] = p.cmd
+	}
+	future := r.raft.Apply(state.Encode(s.cfg.Clock(), commands...), applyTimeout)
+	err := future.Error()
+	var results []state.Result
+	if err == nil {
+		a := future.Response().(applied)
+		results, err = a.results, a.err
+	}
+	// The ledger shows the reservations from here on: in one step with that, the
+	// placements under way let go of theirs, so that none counts twice or not at all.
+	s.view.settle(r.fsm.root.Load(), batch)
+	for i, p := range batch {
+		o := outcome{}
+		if err != nil {
+			o.err = &api.Error{Code: api.CodeUnavailable, Message: "the change could not be written", Err: err}
+		} else {
+			o.result = results[i]
+			s.follow(o.result)
+		}
+		p.done <- o
+	}
+}
+
+// follow does what a committed change calls for.
+func (s *Server) follow(r state.Result) {
+	if r.Session == nil {
+		return
+	}
+	s.dispatch.kick(r.Session.ID)
+	if api.Final(r.Session.Observed) {
+		s.ends.tell(r.Session.ID)
+	}
+}

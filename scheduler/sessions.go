@@ -1,0 +1,223 @@
+package scheduler
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"slices"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/scheduler/place"
+	"github.com/perigee-cloud/perigee/scheduler/state"
+)
+
+// placeAttempts bounds how often a session is placed anew when the ledger
+// refuses what placement chose.
+const placeAttempts = 4
+
+// firstGeneration is a new session's.
+const firstGeneration = 1
+
+// CreateSession places and commits a session. It answers after one commit,
+// without waiting for the edge. CodeNoCapacity carries each node's refusal.
+func (s *Server) CreateSession(ctx context.Context, r api.CreateRequest) (api.Admission, error) {
+	if err := s.serving(); err != nil {
+		return api.Admission{}, err
+	}
+	r, err := r.Normalize()
+	if err != nil {
+		return api.Admission{}, err
+	}
+	if r.Grant.App != "" && r.Grant.App != r.App {
+		return api.Admission{}, api.Errorf(api.CodeForbidden, "the token is for the application %q only", r.Grant.App)
+	}
+	app, ok := s.root().App(r.App, r.AppVersion)
+	if !ok {
+		if r.AppVersion > 0 {
+			return api.Admission{}, api.Errorf(api.CodeNotFound, "application %q has no version %d", r.App, r.AppVersion)
+		}
+		return api.Admission{}, api.Errorf(api.CodeNotFound, "application %q is not in the catalogue", r.App)
+	}
+	create := newCreate(r, app)
+	if app.Kind == api.AppExternal {
+		create.Region = r.Region
+		res, err := s.propose(ctx, create)
+		return s.admitCreated(res, err)
+	}
+	need, err := needOf(r, app)
+	if err != nil {
+		return api.Admission{}, err
+	}
+	return s.admitCreated(s.placeAndCommit(ctx, create, need))
+}
+
+func (s *Server) admitCreated(res state.Result, err error) (api.Admission, error) {
+	if err != nil {
+		return api.Admission{}, err
+	}
+	if !res.Duplicate {
+		v := res.Session
+		s.cfg.Log.Info("session created", "session", v.ID, "app", v.App, "node", v.Node, "pool", v.Pool, "codec", v.Codec, "km", v.Placement.DistanceKM)
+	}
+	return s.admission(*res.Session, res.Viewer), nil
+}
+
+func newCreate(r api.CreateRequest, app api.App) *state.Create {
+	var random [api.SessionIDBytes]byte
+	_, _ = rand.Read(random[:]) // never fails
+	return &state.Create{
+		ID: api.NewSessionID(random), Generation: firstGeneration,
+		Account: r.Grant.Account, Token: r.Grant.TokenID, Key: r.IdempotencyKey,
+		App: app.Name, AppVersion: app.Version, Screen: r.Screen,
+		Joinable: r.Joinable, Ephemeral: r.Ephemeral, IdleMinutes: r.IdleMinutes, ExtraData: r.ExtraData,
+	}
+}
+
+// needOf gives what the session asks of a node: the client's codecs in its
+// order, as far as the application allows them.
+func needOf(r api.CreateRequest, app api.App) (api.Need, error) {
+	allowed := app.AllowedCodecs()
+	codecs := allowed
+	if len(r.Codecs) > 0 {
+		codecs = slices.DeleteFunc(slices.Clone(r.Codecs), func(c api.Codec) bool { return !slices.Contains(allowed, c) })
+	}
+	if len(codecs) == 0 {
+		return api.Need{}, api.Invalidf("codecs", "the application streams in %v only", allowed)
+	}
+	return api.Need{App: app.Name, Region: r.Region, Screen: r.Screen, Codecs: codecs, Client: r.Client.Location, Network: r.Client.Address}, nil
+}
+
+func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need api.Need) (state.Result, error) {
+	var refused *api.Error
+	for range placeAttempts {
+		choice, held, refusals := s.place(need)
+		if len(refusals) > 0 {
+			if dup, ok := s.earlier(create); ok {
+				return dup, nil
+			}
+			s.demand.count(s.now(), need, refusals)
+			e := api.Errorf(api.CodeNoCapacity, "no node can host the session")
+			e.Refusals = refusals
+			return state.Result{}, e
+		}
+		create.Node, create.Region, create.Pool, create.Codec, create.Reserved = choice.Node, choice.Region, choice.Pool, choice.Codec, choice.Cost
+		create.Placement, create.Codecs = choice.Placement, s.codecsThere(choice, need)
+		res, err := s.await(ctx, s.enqueue(ctx, create, held))
+		if err == nil || !errors.As(err, &refused) || refused.Code != api.CodeNoCapacity {
+			return res, err
+		}
+		copied := *create // the refused command is in the log's hands
+		create = &copied
+	}
+	s.demand.count(s.now(), need, refused.Refusals)
+	return state.Result{}, refused
+}
+
+// earlier finds the session that the same idempotency key made: a full fleet
+// must not hide it from a client that asks again.
+func (s *Server) earlier(c *state.Create) (state.Result, bool) {
+	v, viewer, ok := s.root().ByKey(c.Account, c.Key)
+	return state.Result{Session: &v, Viewer: viewer, Duplicate: true}, ok
+}
+
+// codecsThere lists what the stream may use: the reserved codec first, then the
+// others of the client's order that the pool encodes.
+func (s *Server) codecsThere(c place.Choice, need api.Need) []api.Codec {
+	out := []api.Codec{c.Codec}
+	n, ok := s.root().Node(c.Node)
+	if !ok {
+		return out
+	}
+	capacity, _ := n.Capacity(c.Pool)
+	for _, codec := range need.Codecs {
+		if codec != c.Codec && slices.Contains(capacity.Codecs, codec) {
+			out = append(out, codec)
+		}
+	}
+	return out
+}
+
+// JoinSession hands a running session to a new client.
+func (s *Server) JoinSession(ctx context.Context, id api.SessionID, r api.JoinRequest) (api.Admission, error) {
+	if err := s.serving(); err != nil {
+		return api.Admission{}, err
+	}
+	if r.Screen.Width != 0 || r.Screen.Height != 0 {
+		var err error
+		if r.Screen, err = r.Screen.Normalize(); err != nil {
+			return api.Admission{}, err
+		}
+	}
+	if err := s.may(id, r.Grant); err != nil {
+		return api.Admission{}, err
+	}
+	res, err := s.propose(ctx, &state.Join{ID: id, Screen: r.Screen})
+	if err != nil {
+		return api.Admission{}, err
+	}
+	s.cfg.Log.Info("session joined", "session", id, "node", res.Session.Node, "viewer", res.Viewer)
+	return s.admission(*res.Session, res.Viewer), nil
+}
+
+// may says whether a grant reaches a session: its own account's, and with a
+// page token only those that the token made.
+func (s *Server) may(id api.SessionID, g api.Grant) error {
+	root := s.root()
+	v, ok := root.Session(id)
+	if !ok {
+		return noSession(id)
+	}
+	if g.Account == "" || g.Can(api.RightAdmin) {
+		return nil
+	}
+	live, alive := root.Live(id)
+	if v.Account != g.Account || !g.Can(api.RightSessions) && alive && live.Token != g.TokenID {
+		return noSession(id) // what is another's is not there
+	}
+	return nil
+}
+
+func noSession(id api.SessionID) error {
+	return api.Errorf(api.CodeNotFound, "no session %q", id)
+}
+
+// EndSession wants a session ended; with Wait it answers when it has ended, or
+// CodeTimeout.
+func (s *Server) EndSession(ctx context.Context, id api.SessionID, e api.EndRequest) error {
+	if err := s.serving(); err != nil {
+		return err
+	}
+	if err := s.may(id, e.Grant); err != nil {
+		return err
+	}
+	if e.Reason == "" {
+		e.Reason = api.ReasonDeleted
+	}
+	ended := s.ends.watch(id)
+	res, err := s.propose(ctx, &state.End{ID: id, Reason: e.Reason, Force: e.Force})
+	if err != nil || !e.Wait || api.Final(res.Session.Observed) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.EndTimeout)
+	defer cancel()
+	select {
+	case <-ended:
+		return nil
+	case <-s.stopped:
+		return api.Errorf(api.CodeUnavailable, "the scheduler is stopping; the session is being ended")
+	case <-ctx.Done():
+		return &api.Error{Code: api.CodeTimeout, Message: "the session is being ended but its node did not confirm it in time", Err: ctx.Err()}
+	}
+}
+
+// Session finds a session, also one that ended within the last 24 hours.
+func (s *Server) Session(_ context.Context, id api.SessionID) (api.Session, error) {
+	if err := s.serving(); err != nil {
+		return api.Session{}, err
+	}
+	v, ok := s.root().Session(id)
+	if !ok {
+		return v, noSession(id)
+	}
+	return v, nil
+}

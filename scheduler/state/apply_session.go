@@ -1,0 +1,296 @@
+package state
+
+import (
+	"slices"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+func (m *Create) apply(t *tx) Result {
+	key := idemKey(m.Account, m.Key)
+	if m.Key != "" {
+		if id, ok := t.keys.Get(key); ok {
+			if old, found := t.Session(id); found {
+				r := Result{Session: &old, Duplicate: true, Viewer: 1}
+				if live, ok := t.Live(id); ok {
+					r.Viewer = live.Viewer
+				}
+				return r
+			}
+		}
+	}
+	if _, exists := t.Session(m.ID); exists || m.ID == "" {
+		return Result{Err: api.Errorf(api.CodeConflict, "session id %q is taken", m.ID)}
+	}
+	if _, ok := t.App(m.App, m.AppVersion); !ok {
+		return Result{Err: api.Errorf(api.CodeNotFound, "application %q version %d is not in the catalogue", m.App, m.AppVersion)}
+	}
+	if err := t.reserve(m); err != nil {
+		return Result{Err: err}
+	}
+	if err := t.use(m.Token); err != nil {
+		t.unreserve(m)
+		return Result{Err: err}
+	}
+	s := &Session{
+		Session: api.Session{
+			ID: m.ID, Generation: m.Generation, Account: m.Account, App: m.App, AppVersion: m.AppVersion,
+			Region: m.Region, Node: m.Node, Pool: m.Pool, Codec: m.Codec, Reserved: m.Reserved, Screen: m.Screen,
+			Joinable: m.Joinable, Ephemeral: m.Ephemeral, IdleMinutes: m.IdleMinutes, ExtraData: m.ExtraData,
+			Desired: api.DesiredRun, CreatedAt: t.now, Placement: m.Placement,
+		},
+		Viewer: 1, Codecs: m.Codecs, Token: m.Token, Key: m.Key,
+	}
+	if m.Node == "" {
+		s.Observed = api.ObservedRunning // its provider runs it, out of our sight
+	}
+	t.put(s)
+	if m.Key != "" {
+		t.keys = t.keys.Set(key, m.ID)
+	}
+	return sessionResult(s)
+}
+
+func idemKey(account, key string) string { return account + "\x00" + key }
+
+func sessionResult(s *Session) Result {
+	c := s.Session
+	return Result{Session: &c, Viewer: s.Viewer}
+}
+
+// reserve checks the ledger once more: the leader placed by an earlier state.
+func (t *tx) reserve(m *Create) error {
+	if m.Node == "" {
+		return nil
+	}
+	n, ok := t.nodes.Get(string(m.Node))
+	refused := func(r api.Refusal) error {
+		e := api.Errorf(api.CodeNoCapacity, "the node cannot host the session now")
+		e.Refusals = []api.Refusal{r}
+		return e
+	}
+	switch {
+	case !ok:
+		return refused(api.Refusal{Node: m.Node, Code: api.RefusedNoNodes, Detail: "the node was removed"})
+	case n.Drain:
+		return refused(api.Refusal{Node: m.Node, Region: n.Region, Code: api.RefusedDrain, Detail: "the node takes no new sessions"})
+	case n.Lost:
+		return refused(api.Refusal{Node: m.Node, Region: n.Region, Code: api.RefusedLost, Detail: "the node is not heard"})
+	}
+	if r, fits := n.Fits(m.Pool, m.Codec, m.Reserved, 0, 0); !fits {
+		return refused(r)
+	}
+	n, _ = t.edit(m.Node)
+	n.take(m.Pool, m.Reserved)
+	n.sessions = n.sessions.Set(string(m.ID), struct{}{})
+	return nil
+}
+
+func (t *tx) unreserve(m *Create) {
+	if n, ok := t.edit(m.Node); ok {
+		n.free(m.Pool, m.Reserved)
+		n.sessions = n.sessions.Delete(string(m.ID))
+	}
+}
+
+// change gives a copy of a live session that may be changed; put stores it.
+func (t *tx) change(id api.SessionID) (*Session, bool) {
+	s, ok := t.Live(id)
+	if !ok {
+		return nil, false
+	}
+	c := *s
+	return &c, true
+}
+
+func (t *tx) put(s *Session) { t.sessions = t.sessions.Set(string(s.ID), s) }
+
+// finish moves a session to the finished ones and frees what it held.
+func (t *tx) finish(s *Session, o api.Observed) {
+	if n, ok := t.edit(s.Node); ok {
+		n.free(s.Pool, s.Reserved)
+		n.sessions = n.sessions.Delete(string(s.ID))
+	}
+	t.close(s, o)
+}
+
+// abandon finishes a session whose node is not heard: its capacity stays held.
+func (t *tx) abandon(s *Session, o api.Observed) {
+	if n, ok := t.edit(s.Node); ok {
+		n.Held = append(n.Held, Held{Session: s.ID, Generation: s.Generation, Pool: s.Pool, Reserved: s.Reserved})
+		n.sessions = n.sessions.Delete(string(s.ID))
+	}
+	t.close(s, o)
+}
+
+func (t *tx) close(s *Session, o api.Observed) {
+	s.Observed, s.EndedAt, s.Connected = o, t.now, false
+	t.sessions = t.sessions.Delete(string(s.ID))
+	for _, key := range t.finished.add(s) {
+		t.keys = t.keys.Delete(key)
+	}
+}
+
+func (m *End) apply(t *tx) Result {
+	s, ok := t.change(m.ID)
+	if !ok {
+		if old, found := t.finished.get(m.ID); found {
+			return Result{Session: &old}
+		}
+		return Result{Err: noSession(m.ID)}
+	}
+	if s.Desired != api.DesiredStop {
+		s.Desired, s.Reason, s.Message = api.DesiredStop, m.Reason, ""
+	}
+	s.Force = s.Force || m.Force
+	switch {
+	case s.Node == "":
+		t.finish(s, api.ObservedStopped)
+	case s.Observed == api.ObservedLost:
+		t.abandon(s, api.ObservedStopped)
+	default:
+		t.put(s)
+	}
+	return sessionResult(s)
+}
+
+func noSession(id api.SessionID) error {
+	return api.Errorf(api.CodeNotFound, "no session %q: it never was, or ended over 24 hours ago", id)
+}
+
+func (m *Join) apply(t *tx) Result {
+	s, ok := t.change(m.ID)
+	if !ok {
+		if old, found := t.finished.get(m.ID); found {
+			return Result{Err: api.Errorf(api.CodeConflict, "the session has ended (%s): create a new one", old.Status())}
+		}
+		return Result{Err: noSession(m.ID)}
+	}
+	if st := s.Status(); st != api.StatusActive {
+		return Result{Err: api.Errorf(api.CodeConflict, "the session is %s: only an active one can be joined", st)}
+	}
+	if !s.Joinable && s.Node != "" {
+		return Result{Err: api.Errorf(api.CodeConflict, "the session cannot be joined: it ends with its first client; create it with joinable and idle_time_min")}
+	}
+	if m.Screen.Width > 0 && m.Screen != s.Screen {
+		if err := t.resize(s, m.Screen); err != nil {
+			return Result{Err: err}
+		}
+	}
+	s.Viewer++
+	if !s.Connected && !s.ViewerAt.IsZero() {
+		s.ViewerAt = t.now // the new client has the whole idle time to connect
+	}
+	t.put(s)
+	return sessionResult(s)
+}
+
+// resize reserves for another size in place of the present one.
+func (t *tx) resize(s *Session, to api.Screen) error {
+	if n, ok := t.edit(s.Node); ok {
+		cost := api.Cost(s.Pool, s.Codec, to)
+		n.free(s.Pool, s.Reserved)
+		if r, fits := n.Fits(s.Pool, s.Codec, cost, 0, 0); !fits && cost > s.Reserved {
+			n.take(s.Pool, s.Reserved)
+			e := api.Errorf(api.CodeNoCapacity, "the session's node has no room for %dx%d at %d frames/s", to.Width, to.Height, to.FPS)
+			e.Refusals = []api.Refusal{r}
+			return e
+		}
+		n.take(s.Pool, cost)
+		s.Reserved = cost
+	}
+	s.Screen = to
+	return nil
+}
+
+func (m *Report) apply(t *tx) Result {
+	s, ok := t.change(m.ID)
+	if !ok || s.Generation != m.Generation || s.Node != m.Node {
+		if api.Final(m.Observed) {
+			t.releaseHeld(m.Node, m.ID, m.Generation)
+		}
+		return Result{Stop: !api.Final(m.Observed)}
+	}
+	if m.Boot == s.Boot && m.Seq <= s.Seq {
+		return sessionResult(s) // repeated or overtaken
+	}
+	s.Boot, s.Seq = m.Boot, m.Seq
+	if m.Observed != s.Observed {
+		if !api.Next(s.Observed, m.Observed) || m.Observed == api.ObservedLost {
+			t.put(s)
+			return sessionResult(s)
+		}
+		if s.Observed == api.ObservedLost {
+			s.Reason, s.Message = api.ReasonNone, ""
+		}
+		s.Observed = m.Observed
+	}
+	t.move(s, m)
+	s.see(m.Connected, t.now)
+	if m.Reason != "" && (s.Desired != api.DesiredStop || m.Observed == api.ObservedFailed) {
+		s.Reason, s.Message = m.Reason, m.Message
+	}
+	if api.Final(s.Observed) {
+		t.finish(s, s.Observed)
+	} else {
+		t.put(s)
+	}
+	return sessionResult(s)
+}
+
+// see notes whether a viewer is connected.
+func (s *Session) see(connected bool, now time.Time) {
+	if connected != s.Connected {
+		s.Connected, s.ViewerAt = connected, now
+	}
+}
+
+// move follows an edge that encodes on another pool or in another codec than
+// was reserved: it happened, so the ledger shows it even beyond the capacity.
+func (t *tx) move(s *Session, m *Report) {
+	pool, codec := m.Pool, m.Codec
+	if pool == "" {
+		pool = s.Pool
+	}
+	if codec == "" {
+		codec = s.Codec
+	}
+	if pool == s.Pool && codec == s.Codec {
+		return
+	}
+	n, ok := t.edit(s.Node)
+	if !ok {
+		return
+	}
+	if _, known := n.Capacity(pool); !known {
+		return
+	}
+	n.free(s.Pool, s.Reserved)
+	s.Pool, s.Codec, s.Reserved = pool, codec, api.Cost(pool, codec, s.Screen)
+	n.take(s.Pool, s.Reserved)
+}
+
+func (t *tx) releaseHeld(node api.NodeID, id api.SessionID, g api.Generation) {
+	n, ok := t.nodes.Get(string(node))
+	if !ok || !slices.ContainsFunc(n.Held, func(h Held) bool { return h.Session == id && h.Generation == g }) {
+		return
+	}
+	n, _ = t.edit(node)
+	n.release(id, g)
+}
+
+func (m *Missing) apply(t *tx) Result {
+	t.releaseHeld(m.Node, m.ID, m.Generation)
+	s, ok := t.change(m.ID)
+	if !ok || s.Generation != m.Generation || s.Node != m.Node {
+		return Result{}
+	}
+	if s.Desired == api.DesiredStop {
+		t.finish(s, api.ObservedStopped)
+	} else {
+		s.Reason, s.Message = api.ReasonNodeLost, "the node does not run it any more"
+		t.finish(s, api.ObservedFailed)
+	}
+	return sessionResult(s)
+}

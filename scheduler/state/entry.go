@@ -1,0 +1,150 @@
+package state
+
+import (
+	"encoding/binary"
+	"fmt"
+	"time"
+)
+
+// EntryVersion is the highest version of entries that this code reads, and the
+// one it writes.
+const EntryVersion = 1
+
+// maxCommands bounds the commands of one entry.
+const maxCommands = 4096
+
+// kind numbers the commands; a number is never given away twice.
+type kind uint64
+
+const (
+	kindCreate        kind = 1
+	kindEnd           kind = 2
+	kindJoin          kind = 3
+	kindReport        kind = 4
+	kindMissing       kind = 5
+	kindPutNode       kind = 16
+	kindDrainNode     kind = 17
+	kindRemoveNode    kind = 18
+	kindLoseNode      kind = 19
+	kindBackNode      kind = 20
+	kindPutApp        kind = 32
+	kindDeleteApp     kind = 33
+	kindPutToken      kind = 48
+	kindRevokeToken   kind = 49
+	kindDeleteAccount kind = 50
+	kindSecrets       kind = 64
+	kindTick          kind = 65
+	kindDemand        kind = 66
+)
+
+// Command is one change of the state.
+type Command interface {
+	kind() kind
+	fields(*coder)
+	apply(*tx) Result
+}
+
+// newCommand gives the empty command of a kind, nil for a kind unknown here.
+func newCommand(k kind) Command {
+	switch k {
+	case kindCreate:
+		return &Create{}
+	case kindEnd:
+		return &End{}
+	case kindJoin:
+		return &Join{}
+	case kindReport:
+		return &Report{}
+	case kindMissing:
+		return &Missing{}
+	case kindPutNode:
+		return &PutNode{}
+	case kindDrainNode:
+		return &DrainNode{}
+	case kindRemoveNode:
+		return &RemoveNode{}
+	case kindLoseNode:
+		return &LoseNode{}
+	case kindBackNode:
+		return &BackNode{}
+	case kindPutApp:
+		return &PutApp{}
+	case kindDeleteApp:
+		return &DeleteApp{}
+	case kindPutToken:
+		return &PutToken{}
+	case kindRevokeToken:
+		return &RevokeToken{}
+	case kindDeleteAccount:
+		return &DeleteAccount{}
+	case kindSecrets:
+		return &Secrets{}
+	case kindTick:
+		return &Tick{}
+	case kindDemand:
+		return &Demand{}
+	default:
+		return nil
+	}
+}
+
+// Encode makes an entry: a version byte, the leader's stamp and a list of
+// (kind, length, payload).
+func Encode(stamp time.Time, commands ...Command) []byte {
+	b := make([]byte, 1, 64+256*len(commands))
+	b[0] = EntryVersion
+	c := coder{b: b}
+	ns := stamp.UnixNano()
+	c.int(&ns)
+	var payload coder
+	for _, cmd := range commands {
+		payload.b = payload.b[:0]
+		cmd.fields(&payload)
+		c.b = binary.AppendUvarint(c.b, uint64(cmd.kind()))
+		c.b = binary.AppendUvarint(c.b, uint64(len(payload.b)))
+		c.b = append(c.b, payload.b...)
+	}
+	return c.b
+}
+
+// Decode reads an entry. Its error wraps ErrEntry and says what is wrong; an
+// entry of a later version must stop the replica, as skipping it would make its
+// state differ from the others'.
+func Decode(b []byte) (stamp time.Time, commands []Command, err error) {
+	if len(b) == 0 {
+		return stamp, nil, fmt.Errorf("read an empty entry: %w", ErrEntry)
+	}
+	if b[0] != EntryVersion {
+		return stamp, nil, fmt.Errorf("entry has version %d and this program reads up to %d; install the version that the other schedulers run: %w",
+			b[0], EntryVersion, ErrEntry)
+	}
+	c := coder{reading: true, b: b[1:]}
+	var ns int64
+	c.int(&ns)
+	for len(c.b) > 0 && c.err == nil {
+		var k uint64
+		var payload []byte
+		c.uint(&k)
+		c.bytes(&payload)
+		if c.err != nil {
+			break
+		}
+		if len(commands) == maxCommands {
+			return stamp, nil, fmt.Errorf("read an entry of over %d commands: %w", maxCommands, ErrEntry)
+		}
+		cmd := newCommand(kind(k))
+		if cmd == nil {
+			return stamp, nil, fmt.Errorf("entry holds a command of the unknown kind %d; install the version that the other schedulers run: %w", k, ErrEntry)
+		}
+		p := coder{reading: true, b: payload}
+		cmd.fields(&p)
+		if p.err != nil {
+			return stamp, nil, fmt.Errorf("read command of kind %d: %w", k, p.err)
+		}
+		if len(p.b) > 0 {
+			return stamp, nil, fmt.Errorf("command of kind %d has %d bytes too many: %w", k, len(p.b), ErrEntry)
+		}
+		commands = append(commands, cmd)
+	}
+	return time.Unix(0, ns).UTC(), commands, c.err
+}

@@ -1,0 +1,171 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/scheduler/state"
+)
+
+// tickEvery is how often what is past its keeping is dropped.
+const tickEvery = time.Minute
+
+// sweepLoop ends what is overdue and declares silent nodes lost.
+func (s *Server) sweepLoop(ctx context.Context) {
+	ticker := time.NewTicker(s.cfg.SweepEvery)
+	defer ticker.Stop()
+	ticked := s.cfg.Clock()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		s.loseNodes(ctx)
+		s.endOverdue(ctx)
+		var rest []state.Command
+		if cells := s.demand.flush(s.now()); len(cells) > 0 {
+			rest = append(rest, &state.Demand{Cells: cells})
+		}
+		if now := s.cfg.Clock(); now.Sub(ticked) >= tickEvery {
+			ticked = now
+			rest = append(rest, &state.Tick{})
+			s.forget()
+		}
+		s.proposeAll(ctx, rest)
+	}
+}
+
+// forget drops what is kept of nodes and sessions that are gone.
+func (s *Server) forget() {
+	root := s.root()
+	known := func(id api.NodeID) bool { _, ok := root.Node(id); return ok }
+	s.leases.keep(known)
+	s.dispatch.keep(known)
+	s.ends.keep(func(id api.SessionID) bool { _, ok := root.Live(id); return ok })
+}
+
+func (s *Server) loseNodes(ctx context.Context) {
+	var lost []state.Command
+	now := s.cfg.Clock()
+	for n := range s.root().Nodes() {
+		if !n.Lost && s.leases.expired(n.ID, now, s.cfg.Lease) {
+			s.cfg.Log.Warn("node is lost", "node", n.ID, "sessions", n.SessionCount())
+			lost = append(lost, &state.LoseNode{ID: n.ID})
+		}
+	}
+	s.proposeAll(ctx, lost)
+}
+
+func (s *Server) endOverdue(ctx context.Context) {
+	var over []state.Command
+	now := s.now()
+	for v := range s.root().Sessions() {
+		if v.Node == "" || v.Observed == api.ObservedLost {
+			continue // nobody reports its viewers
+		}
+		if why, is := v.Overdue(now); is {
+			s.cfg.Log.Info("session is overdue", "session", v.ID, "reason", why)
+			over = append(over, &state.End{ID: v.ID, Reason: why})
+		}
+	}
+	s.proposeAll(ctx, over)
+}
+
+// proposeAll commits commands that need no answer, as few entries as possible.
+func (s *Server) proposeAll(ctx context.Context, cmds []state.Command) {
+	waiting := make([]*proposal, 0, len(cmds))
+	for _, c := range cmds {
+		waiting = append(waiting, s.enqueue(ctx, c, nil))
+	}
+	for _, p := range waiting {
+		if _, err := s.await(ctx, p); err != nil && ctx.Err() == nil {
+			s.cfg.Log.Warn("sweep could not write a change", "error", err)
+		}
+	}
+}
+
+const (
+	maxCells     = 64 // distinct refusals of one minute
+	otherRefused = "other"
+)
+
+// demand counts this minute's refused requests; full minutes go to the state.
+type demand struct {
+	mu     sync.Mutex
+	minute int64
+	cells  map[api.DemandCell]uint64
+	full   []api.DemandCell // of the minute before, until it is flushed
+}
+
+// count notes one request that was turned away, under the reason of the
+// candidate that came closest.
+func (d *demand) count(now time.Time, need api.Need, refusals []api.Refusal) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.turn(now)
+	c := api.DemandCell{Minute: d.minute, Region: need.Region, App: need.App, Codec: need.Codecs[0], Size: sizeOf(need.Screen)}
+	if len(refusals) > 0 {
+		c.Reason = refusals[0].Code
+		if c.Region == "" {
+			c.Region = refusals[0].Region
+		}
+	}
+	if _, known := d.cells[c]; !known && len(d.cells) >= maxCells-1 {
+		c = api.DemandCell{Minute: d.minute, Region: otherRefused, App: otherRefused, Size: otherRefused, Reason: otherRefused}
+	}
+	d.cells[c]++
+}
+
+func sizeOf(s api.Screen) string { return fmt.Sprintf("%dx%d@%d", s.Width, s.Height, s.FPS) }
+
+// turn moves on to the minute of now.
+func (d *demand) turn(now time.Time) {
+	m := now.Unix() / 60
+	if m == d.minute {
+		return
+	}
+	if len(d.cells) > 0 {
+		d.full = d.listLocked()
+		clear(d.cells)
+	}
+	d.minute = m
+}
+
+func (d *demand) listLocked() []api.DemandCell {
+	out := make([]api.DemandCell, 0, len(d.cells))
+	for c, n := range d.cells {
+		c.Count = n
+		out = append(out, c)
+	}
+	sortCells(out)
+	return out
+}
+
+// flush gives a minute that is over, once.
+func (d *demand) flush(now time.Time) []api.DemandCell {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.turn(now)
+	full := d.full
+	d.full = nil
+	return full
+}
+
+// present gives what is not in the state yet.
+func (d *demand) present() []api.DemandCell {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return append(append([]api.DemandCell{}, d.full...), d.listLocked()...)
+}
+
+// Demand gives what was turned away in the last 24 hours, by minute.
+func (s *Server) Demand(context.Context) ([]api.DemandCell, error) {
+	if err := s.serving(); err != nil {
+		return nil, err
+	}
+	return append(append([]api.DemandCell{}, s.root().Demand()...), s.demand.present()...), nil
+}
