@@ -1,0 +1,168 @@
+package rtc
+
+import (
+	"encoding/json"
+	"fmt"
+	"sync"
+
+	"github.com/pion/webrtc/v4"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+const (
+	controlLabel = "control"
+	// MaxChannels is how many data channels of its own a client may have.
+	MaxChannels = 5
+	// MaxControl bounds a message of the control channel in bytes.
+	MaxControl = 64 << 10
+	// MaxChannelMessage bounds a message of a user's data channel in bytes.
+	MaxChannelMessage = 256 << 10
+
+	sendHigh = 1 << 20 // bytes on their way at which Send waits
+	sendLow  = 256 << 10
+)
+
+// Channel is a data channel that the client opened, named by the client.
+type Channel struct {
+	Name string
+	dc   *webrtc.DataChannel
+
+	mu      sync.Mutex
+	onData  func([]byte)
+	onClose func()
+	closed  bool
+	low     chan struct{} // a place in the send buffer
+	gone    chan struct{}
+}
+
+// opened is called for each data channel of the client.
+func (p *Peer) opened(dc *webrtc.DataChannel) {
+	if dc.Label() == controlLabel {
+		dc.OnMessage(func(m webrtc.DataChannelMessage) { p.control(m.Data) })
+		return
+	}
+	p.mu.Lock()
+	n := p.channels
+	ok := n < MaxChannels && validChannel(dc.Label())
+	if ok {
+		p.channels++
+	}
+	p.mu.Unlock()
+	if !ok {
+		p.cfg.Log.Warn("data channel refused", "name", dc.Label(), "open", n)
+		_ = dc.Close() // the connection may be gone already
+		return
+	}
+	c := &Channel{Name: dc.Label(), dc: dc, low: make(chan struct{}, 1), gone: make(chan struct{})}
+	dc.SetBufferedAmountLowThreshold(sendLow)
+	dc.OnBufferedAmountLow(func() {
+		select {
+		case c.low <- struct{}{}:
+		default:
+		}
+	})
+	dc.OnMessage(func(m webrtc.DataChannelMessage) { c.received(m.Data) })
+	dc.OnClose(func() {
+		p.mu.Lock()
+		p.channels--
+		p.mu.Unlock()
+		c.ended()
+	})
+	p.cfg.Events.Channel(c)
+}
+
+// validChannel says whether a name can name a socket in the instance.
+func validChannel(name string) bool {
+	if name == "" || len(name) > 64 {
+		return false
+	}
+	for _, c := range name {
+		switch {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_', c == '.':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// control reads a message of the control channel; what is not one is ignored.
+func (p *Peer) control(b []byte) {
+	if len(b) > MaxControl {
+		p.cfg.Log.Warn("control message too large", "bytes", len(b))
+		return
+	}
+	var m struct {
+		Type string          `json:"type"`
+		Data json.RawMessage `json:"data"`
+	}
+	if err := json.Unmarshal(b, &m); err != nil || m.Type == "" {
+		p.cfg.Log.Debug("control message not understood", "error", err)
+		return
+	}
+	p.cfg.Events.Control(m.Type, m.Data)
+}
+
+func (c *Channel) received(b []byte) {
+	c.mu.Lock()
+	f := c.onData
+	c.mu.Unlock()
+	if f != nil && len(b) <= MaxChannelMessage {
+		f(b)
+	}
+}
+
+func (c *Channel) ended() {
+	c.mu.Lock()
+	was := c.closed
+	c.closed = true
+	f := c.onClose
+	c.mu.Unlock()
+	if was {
+		return
+	}
+	close(c.gone)
+	if f != nil {
+		f()
+	}
+}
+
+// Handle says who takes the messages, in order and from one goroutine, and who
+// is told of the end, once; neither may block. It is called before
+// Events.Channel returns, so that no message is missed.
+func (c *Channel) Handle(data func([]byte), closed func()) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.onData, c.onClose = data, closed
+}
+
+// Done is closed with the channel.
+func (c *Channel) Done() <-chan struct{} { return c.gone }
+
+// Send sends one binary message of at most 256 KiB. It waits while much is on
+// its way, until the channel ends.
+func (c *Channel) Send(b []byte) error {
+	if len(b) > MaxChannelMessage {
+		return api.Errorf(api.CodeTooLarge, "a message of %d bytes is over %d", len(b), MaxChannelMessage)
+	}
+	for c.dc.BufferedAmount() > sendHigh {
+		select {
+		case <-c.low:
+		case <-c.gone:
+			return fmt.Errorf("send on channel %s: %w", c.Name, errClosed)
+		}
+	}
+	if err := c.dc.Send(b); err != nil {
+		return fmt.Errorf("send on channel %s: %w", c.Name, err)
+	}
+	return nil
+}
+
+// Close ends the channel.
+func (c *Channel) Close() error {
+	if err := c.dc.Close(); err != nil {
+		return fmt.Errorf("close channel %s: %w", c.Name, err)
+	}
+	return nil
+}

@@ -1,0 +1,220 @@
+package rtc
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"strconv"
+	"time"
+
+	"github.com/pion/ice/v4"
+	"github.com/pion/logging"
+	"github.com/pion/webrtc/v4"
+
+	"github.com/perigee-cloud/perigee/media"
+)
+
+// Ports is a range of UDP ports, both ends included. The zero Ports lets the
+// system choose.
+type Ports struct{ Min, Max uint16 }
+
+// ParsePorts reads "40000-40999", "40000" or "" (the system chooses).
+func ParsePorts(s string) (Ports, error) {
+	if s == "" {
+		return Ports{}, nil
+	}
+	var a, b = s, s
+	for i := range s {
+		if s[i] == '-' {
+			a, b = s[:i], s[i+1:]
+			break
+		}
+	}
+	lo, err1 := strconv.ParseUint(a, 10, 16)
+	hi, err2 := strconv.ParseUint(b, 10, 16)
+	if err1 != nil || err2 != nil || lo > hi || lo == 0 && hi != 0 {
+		return Ports{}, fmt.Errorf("ports %q: want a range such as 40000-40999", s)
+	}
+	return Ports{Min: uint16(lo), Max: uint16(hi)}, nil
+}
+
+// TransportConfig configures a Transport.
+type TransportConfig struct {
+	Ports Ports
+	// Advertise are the addresses under which the port is reached from outside
+	// (1:1 NAT), one or more per family.
+	Advertise []netip.Addr
+	Log       *slog.Logger
+}
+
+// Transport is one UDP port, bound on every address of the host, that all
+// connections of the process share.
+type Transport struct {
+	cfg   TransportConfig
+	port  uint16
+	addrs []netip.Addr
+	mux   *ice.MultiUDPMuxDefault
+	log   logging.LoggerFactory
+}
+
+const (
+	sendBuffer    = 2 << 20
+	receiveBuffer = 512 << 10
+	portTries     = 64
+)
+
+// NewTransport binds the port on all of the host's addresses, loopback
+// included: the relay of this host and viewers on it use that.
+func NewTransport(cfg TransportConfig) (*Transport, error) {
+	addrs, err := hostAddresses()
+	if err != nil {
+		return nil, err
+	}
+	t := &Transport{cfg: cfg, addrs: addrs, log: media.PionLog(cfg.Log)}
+	var conns []*net.UDPConn
+	for _, port := range cfg.Ports.candidates() {
+		if conns, err = bindAll(addrs, port); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("bind media port in %d-%d: %w", cfg.Ports.Min, cfg.Ports.Max, err)
+	}
+	t.port = conns[0].LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	muxes := make([]ice.UDPMux, 0, len(conns))
+	for _, c := range conns {
+		// A smaller buffer than asked for only loses packets earlier.
+		_ = c.SetWriteBuffer(sendBuffer)
+		_ = c.SetReadBuffer(receiveBuffer)
+		muxes = append(muxes, ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: c, Logger: t.log.NewLogger("mux")}))
+	}
+	t.mux = ice.NewMultiUDPMuxDefault(muxes...)
+	return t, nil
+}
+
+// candidates lists the ports to try: the whole range from a random start.
+func (p Ports) candidates() []uint16 {
+	n := int(p.Max) - int(p.Min) + 1
+	if p.Min == 0 {
+		return make([]uint16, portTries) // zeros: the system chooses, again when one is half taken
+	}
+	start := rand.IntN(n)
+	out := make([]uint16, 0, n)
+	for i := range n {
+		out = append(out, p.Min+uint16((start+i)%n))
+	}
+	return out
+}
+
+func bindAll(addrs []netip.Addr, port uint16) ([]*net.UDPConn, error) {
+	var conns []*net.UDPConn
+	for _, a := range addrs {
+		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port)))
+		if err != nil {
+			for _, c := range conns {
+				err = errors.Join(err, c.Close())
+			}
+			return nil, fmt.Errorf("listen on %s: %w", a, err)
+		}
+		conns = append(conns, c)
+		port = c.LocalAddr().(*net.UDPAddr).AddrPort().Port()
+	}
+	return conns, nil
+}
+
+// hostAddresses lists the host's unicast addresses, but for link-local ones
+// (their zone means nothing to others).
+func hostAddresses() ([]netip.Addr, error) {
+	nets, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	var out []netip.Addr
+	for _, n := range nets {
+		ipnet, ok := n.(*net.IPNet)
+		if !ok {
+			continue
+		}
+		a, ok := netip.AddrFromSlice(ipnet.IP)
+		a = a.Unmap()
+		if !ok || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
+			continue
+		}
+		// An address may be listed and yet not be usable: a down interface, IPv6 off.
+		probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+		if err != nil {
+			continue
+		}
+		_ = probe.Close()
+		out = append(out, a)
+	}
+	if len(out) == 0 {
+		return nil, errors.New("this host has no usable address")
+	}
+	return out, nil
+}
+
+// Port is the UDP port.
+func (t *Transport) Port() uint16 { return t.port }
+
+// Candidates lists every "ip:port" under which the port may be reached.
+func (t *Transport) Candidates() []string {
+	var out []string
+	for _, a := range append(append([]netip.Addr(nil), t.addrs...), t.outside()...) {
+		out = append(out, netip.AddrPortFrom(a, t.port).String())
+	}
+	return out
+}
+
+// outside lists the advertised addresses that are not the host's own.
+func (t *Transport) outside() []netip.Addr {
+	var out []netip.Addr
+next:
+	for _, a := range t.cfg.Advertise {
+		for _, own := range t.addrs {
+			if own == a {
+				continue next
+			}
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// Close ends the port and every connection on it.
+func (t *Transport) Close() error {
+	if err := t.mux.Close(); err != nil {
+		return fmt.Errorf("close media port: %w", err)
+	}
+	return nil
+}
+
+const (
+	iceDisconnected = 4 * time.Second
+	iceFailed       = 8 * time.Second // after iceDisconnected
+	iceKeepalive    = time.Second
+	// relayWait gives a direct way the chance to be there first; ICE's own
+	// default of 2 s is what a relayed viewer would wait for nothing.
+	relayWait = 200 * time.Millisecond
+)
+
+func (t *Transport) settings() webrtc.SettingEngine {
+	var s webrtc.SettingEngine
+	s.LoggerFactory = t.log
+	s.SetICEUDPMux(t.mux)
+	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
+	s.SetIncludeLoopbackCandidate(true)
+	s.DisableActiveTCP(true)
+	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
+	s.SetHostAcceptanceMinWait(0)
+	s.SetSrflxAcceptanceMinWait(0)
+	// Browsers hide their addresses behind mDNS names, so their direct ways
+	// come as peer-reflexive ones.
+	s.SetPrflxAcceptanceMinWait(0)
+	s.SetRelayAcceptanceMinWait(relayWait)
+	return s
+}
