@@ -95,9 +95,10 @@ func (x *Index) Nearest(v Vector, visit func(i int, km float64) bool) {
 		return
 	}
 	var room [onStack]item
-	q := queue{items: append(room[:0], item{key: cellKey(0)})}
-	for len(q.items) > 0 {
-		next := q.pop()
+	queue := append(room[:0], item{key: cellKey(0)})
+	for len(queue) > 0 {
+		var next item
+		next, queue = pop(queue)
 		if next.key >= 0 {
 			if !visit(int(next.key), arc(next.chord2)) {
 				return
@@ -107,12 +108,12 @@ func (x *Index) Nearest(v Vector, visit func(i int, km float64) bool) {
 		at := cellAt(next.key)
 		c := &x.cells[at]
 		if !c.leaf {
-			q.push(item{x.cells[2*at+1].chord2(v), cellKey(2*at + 1)})
-			q.push(item{x.cells[2*at+2].chord2(v), cellKey(2*at + 2)})
+			queue = push(queue, item{x.cells[2*at+1].chord2(v), cellKey(2*at + 1)})
+			queue = push(queue, item{x.cells[2*at+2].chord2(v), cellKey(2*at + 2)})
 			continue
 		}
 		for k := c.from; k < c.to; k++ {
-			q.push(item{chord2(v, x.points[k]), x.ids[k]})
+			queue = push(queue, item{chord2(v, x.points[k]), x.ids[k]})
 		}
 	}
 }
@@ -141,39 +142,35 @@ func (a item) before(b item) bool {
 	return a.chord2 < b.chord2 || a.chord2 == b.chord2 && a.key < b.key
 }
 
-// queue is a binary heap; container/heap would allocate an interface per push.
-type queue struct{ items []item }
-
-func (q *queue) push(it item) {
-	q.items = append(q.items, it)
-	h := q.items
+// push and pop keep a binary heap in a slice that the caller owns, so that it
+// can stand on the stack; container/heap would allocate at each push.
+func push(h []item, it item) []item {
+	h = append(h, it)
 	for i := len(h) - 1; i > 0; {
 		parent := (i - 1) / 2
 		if !h[i].before(h[parent]) {
-			return
+			break
 		}
 		h[i], h[parent] = h[parent], h[i]
 		i = parent
 	}
+	return h
 }
 
-func (q *queue) pop() item {
-	h := q.items
-	top := h[0]
-	last := len(h) - 1
+func pop(h []item) (item, []item) {
+	top, last := h[0], len(h)-1
 	h[0] = h[last]
 	h = h[:last]
-	q.items = h
 	for i := 0; ; {
 		child := 2*i + 1
 		if child >= last {
-			return top
+			return top, h
 		}
 		if child+1 < last && h[child+1].before(h[child]) {
 			child++
 		}
 		if !h[child].before(h[i]) {
-			return top
+			return top, h
 		}
 		h[i], h[child] = h[child], h[i]
 		i = child
