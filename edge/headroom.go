@@ -1,0 +1,221 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+const (
+	measureEvery = time.Second
+	publishEvery = 5 * time.Second // at the latest
+	publishStep  = 5               // points of percent that are worth a message at once
+)
+
+// Load is how busy a machine is, in percent.
+type Load struct {
+	CPU    int
+	Memory int
+}
+
+// meter measures the node's headroom and publishes it when it has changed.
+type meter struct {
+	agent *Agent
+
+	mu   sync.Mutex // guards the fields below
+	now  api.Headroom
+	seq  uint64
+	last time.Time // when it was published
+}
+
+// latest gives the last measured headroom.
+func (m *meter) latest() api.Headroom {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.now
+}
+
+func (m *meter) run(ctx context.Context) error {
+	tick := time.NewTicker(measureEvery)
+	defer tick.Stop()
+	failing := false
+	for {
+		load, err := m.agent.cfg.Measure()
+		if (err != nil) != failing {
+			failing = err != nil
+			if failing {
+				m.agent.log.Warn("the machine's load cannot be measured", "error", err)
+			}
+		}
+		m.update(load, time.Now())
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// update takes a measurement in and publishes it if it tells something new.
+func (m *meter) update(load Load, now time.Time) {
+	h := compute(m.agent.cfg.Pools, m.agent.costs(), load)
+	h.Boot = m.agent.cfg.Identity.Boot
+	m.mu.Lock()
+	tell := m.last.IsZero() || now.Sub(m.last) >= publishEvery || changed(m.now, h)
+	if tell {
+		m.seq++
+		m.last = now
+		h.Seq = m.seq
+		m.now = h
+	}
+	m.mu.Unlock()
+	if tell && m.agent.cfg.Publish != nil {
+		m.agent.cfg.Publish.Publish(h)
+	}
+}
+
+// costs lists what each running session takes.
+func (a *Agent) costs() []poolCost {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	out := make([]poolCost, 0, len(a.units))
+	for _, u := range a.units {
+		if !api.Final(u.report().Observed) {
+			out = append(out, u.takes())
+		}
+	}
+	return out
+}
+
+// compute makes a headroom of the pools' capacity, what runs, and the load.
+func compute(pools []api.Capacity, costs []poolCost, load Load) api.Headroom {
+	h := api.Headroom{CPU: load.CPU, Memory: load.Memory, Saturation: load.CPU, Binding: "cpu"}
+	bind := func(name string, share int) {
+		if share > h.Saturation {
+			h.Saturation, h.Binding = share, name
+		}
+	}
+	bind("memory", load.Memory)
+	for _, p := range pools {
+		var used uint64
+		sessions := 0
+		for _, c := range costs {
+			if c.pool == p.Pool {
+				used += c.mbs
+				sessions++
+			}
+		}
+		room := api.PoolHeadroom{Pool: p.Pool, Sessions: sessions}
+		if used < p.Macroblocks {
+			room.Free = p.Macroblocks - used
+		}
+		h.Pools = append(h.Pools, room)
+		if p.Macroblocks > 0 {
+			bind("pool:"+string(p.Pool), int(min(used*100/p.Macroblocks, 100)))
+		}
+		if p.Sessions > 0 {
+			bind("sessions:"+string(p.Pool), min(sessions*100/p.Sessions, 100))
+		}
+	}
+	return h
+}
+
+// changed says whether the difference is worth a message at once.
+func changed(a, b api.Headroom) bool {
+	far := func(x, y int) bool { return x-y >= publishStep || y-x >= publishStep }
+	if far(a.CPU, b.CPU) || far(a.Memory, b.Memory) || far(a.Saturation, b.Saturation) || len(a.Pools) != len(b.Pools) {
+		return true
+	}
+	for i := range a.Pools {
+		if a.Pools[i] != b.Pools[i] {
+			return true
+		}
+	}
+	return false
+}
+
+// procMeter reads this machine's load.
+type procMeter struct {
+	root        string
+	busy, total uint64 // at the last reading
+}
+
+func newProcMeter() *procMeter { return &procMeter{root: "/proc"} }
+
+// read gives the load since the last call. It is for one goroutine.
+func (m *procMeter) read() (Load, error) {
+	var l Load
+	stat, err1 := os.ReadFile(m.root + "/stat")
+	mem, err2 := os.ReadFile(m.root + "/meminfo")
+	if err := errors.Join(err1, err2); err != nil {
+		return l, fmt.Errorf("measure load: %w", err)
+	}
+	busy, total, err := parseStat(string(stat))
+	if err != nil {
+		return l, err
+	}
+	if m.total != 0 && total > m.total && busy >= m.busy {
+		l.CPU = int((busy - m.busy) * 100 / (total - m.total))
+	}
+	m.busy, m.total = busy, total
+	l.Memory, err = parseMeminfo(string(mem))
+	return l, err
+}
+
+var errProc = errors.New("/proc cannot be understood")
+
+// parseStat reads the first line of /proc/stat: ticks spent busy and in all.
+func parseStat(s string) (busy, total uint64, err error) {
+	line, _, _ := strings.Cut(s, "\n")
+	f := strings.Fields(line)
+	if len(f) < 5 || f[0] != "cpu" {
+		return 0, 0, fmt.Errorf("read stat: %w", errProc)
+	}
+	const idle, iowait, guest = 3, 4, 8 // guest time is part of user time
+	for i, v := range f[1:] {
+		n, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			return 0, 0, fmt.Errorf("read stat: %w", errors.Join(errProc, err))
+		}
+		if i >= guest {
+			break
+		}
+		total += n
+		if i != idle && i != iowait {
+			busy += n
+		}
+	}
+	return busy, total, nil
+}
+
+// parseMeminfo gives the share of memory in use, in percent.
+func parseMeminfo(s string) (int, error) {
+	var total, available uint64
+	for line := range strings.Lines(s) {
+		f := strings.Fields(line)
+		if len(f) < 2 {
+			continue
+		}
+		n, err := strconv.ParseUint(f[1], 10, 64)
+		if err != nil {
+			continue
+		}
+		switch f[0] {
+		case "MemTotal:":
+			total = n
+		case "MemAvailable:":
+			available = n
+		}
+	}
+	if total == 0 || available > total {
+		return 0, fmt.Errorf("read meminfo: %w", errProc)
+	}
+	return int((total - available) * 100 / total), nil
+}
