@@ -56,19 +56,20 @@ func (a *Agent) start(c api.Command) api.Ack {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	old := a.units[c.Session]
+	if old != nil && old.generation > c.Generation {
+		return api.Ack{Error: "a newer generation runs here", Stop: true}
+	}
 	if last, ok := a.ended[c.Session]; ok && last.Generation >= c.Generation {
 		// It ran and ended: the report was lost on the way, or forgotten.
 		a.reportLocked(last)
 		return api.Ack{OK: true}
 	}
-	old := a.units[c.Session]
 	switch {
 	case !a.ready:
 		return refuse("the daemon is leaving")
 	case old != nil && old.generation == c.Generation:
 		return api.Ack{OK: true}
-	case old != nil && old.generation > c.Generation:
-		return api.Ack{Error: "a newer generation runs here", Stop: true}
 	case len(a.units) >= maxUnits:
 		return refuse("%d sessions run here already", maxUnits)
 	}

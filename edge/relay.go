@@ -28,7 +28,9 @@ func (a *Agent) relay(ctx, run context.Context) error {
 		return nil
 	}
 	note := filepath.Join(a.cfg.Identity.Data, fileRelayProcess)
-	p := a.adoptRelay(ctx, note)
+	left := make(chan struct{})
+	defer close(left)
+	p := a.adoptRelay(note, left)
 	pause := relayFirst
 	for {
 		begun := time.Now()
@@ -64,7 +66,7 @@ func (a *Agent) relay(ctx, run context.Context) error {
 	}
 }
 
-func (a *Agent) adoptRelay(ctx context.Context, note string) *process {
+func (a *Agent) adoptRelay(note string, left <-chan struct{}) *process {
 	b, err := os.ReadFile(note)
 	if err != nil {
 		return nil
@@ -73,7 +75,7 @@ func (a *Agent) adoptRelay(ctx context.Context, note string) *process {
 	if json.Unmarshal(b, p) != nil || !p.runs() {
 		return nil
 	}
-	p.adopt(ctx.Done())
+	p.adopt(left)
 	a.log.Info("relay adopted", "pid", p.PID)
 	return p
 }
