@@ -139,3 +139,6 @@ func writeWhole(path string, b []byte) error {
 	}
 	return nil
 }
+
+// RelaySecretFile is where the relay process reads its secret.
+func (id *Identity) RelaySecretFile() string { return filepath.Join(id.Data, fileRelay) }

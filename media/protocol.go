@@ -17,8 +17,8 @@ import (
 // first; a side that meets an unknown version ends the connection.
 const ProtocolVersion = 1
 
-// Message types. A message is a 4-byte big-endian length of what follows, one
-// type byte, and the payload: JSON, but for frames.
+// Type of a message. A message is a 4-byte big-endian length of what follows,
+// one type byte, and the payload: JSON, but for frames.
 type Type uint8
 
 // Types of message.

@@ -41,8 +41,9 @@ type Config struct {
 	Kick func(api.NodeID) error
 
 	NATSURLs func() []string // told to edges that join
-	Gossip   func() []string // ring members, told to edges that join
-	RingKey  []byte          // gossip key of a new cluster; nil = draw one
+	// Gossip gives members of a region's ring, told to edges that join it.
+	Gossip  func(region string) []string
+	RingKey []byte // gossip key of a new cluster; nil = draw one
 
 	// RaftListen is where other replicas reach this one; "" keeps the only
 	// replica's transport in memory.
@@ -74,7 +75,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.NATSURLs = none
 	}
 	if c.Gossip == nil {
-		c.Gossip = none
+		c.Gossip = func(string) []string { return nil }
 	}
 	if c.DefaultRegion == "" {
 		c.DefaultRegion = "default"

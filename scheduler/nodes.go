@@ -63,7 +63,7 @@ func (s *Server) JoinNode(ctx context.Context, j api.NodeJoin, remote string) (a
 	}
 	s.cfg.Log.Info("node joined", "node", n.ID, "name", n.Name, "region", n.Region, "boot", n.Boot, "address", host)
 	return api.NodeJoined{
-		Node: kept.Node, NATS: s.cfg.NATSURLs(), Gossip: s.cfg.Gossip(), RingKey: root.Secrets().RingKey,
+		Node: kept.Node, NATS: s.cfg.NATSURLs(), Gossip: s.cfg.Gossip(kept.Region), RingKey: root.Secrets().RingKey,
 		TicketKey:   s.ticketKey.Load().Public().(ed25519Public),
 		HeartbeatMS: int(s.cfg.HeartbeatEvery / time.Millisecond), LeaseMS: int(s.cfg.Lease / time.Millisecond),
 		PublicAddress: host,

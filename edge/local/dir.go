@@ -96,8 +96,8 @@ type MediaState struct {
 	Candidates []string `json:"candidates"` // "ip:port", UDP
 }
 
-// ReadSpec, ReadInstance and ReadMedia read the folder's files; the error wraps
-// os.ErrNotExist when one is not there yet.
+// ReadSpec reads the daemon's part. The error of this and the other reads wraps
+// os.ErrNotExist when the file is not there yet.
 func (s Session) ReadSpec() (v api.Spec, err error) { return v, s.read(fileSpec, &v) }
 
 // ReadInstance reads the shim's state.

@@ -99,3 +99,10 @@ func (b *Browser) Close() {
 		c()
 	}
 }
+
+// Kill ends the browser without a word, as a crash or a lost network does.
+func (b *Browser) Kill() {
+	for _, c := range b.cancel[1:] {
+		c()
+	}
+}

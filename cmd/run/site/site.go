@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -158,7 +159,7 @@ func (s *Site) StartScheduler(ctx context.Context) error {
 	}
 	p, err := start(filepath.Join(s.bin, "perigee"), append([]string{"scheduler", "--data", data,
 		"--listen", listen, "--nats-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0",
-		"--raft-listen", "127.0.0.1:0", "--log-level", "debug"}, s.args...))
+		"--log-level", "debug"}, s.args...))
 	if err != nil {
 		return err
 	}
@@ -198,7 +199,7 @@ func (s *Site) CLI(ctx context.Context, args ...string) (string, error) {
 
 // AddEdge joins one edge with extra arguments and waits until it is alive.
 func (s *Site) AddEdge(ctx context.Context, name string, args ...string) (*Edge, error) {
-	token, err := s.CLI(ctx, "node", "token", "--json")
+	token, err := s.CLI(ctx, "account", "token", "edges", "--right", "node", "--json")
 	if err != nil {
 		return nil, err
 	}
@@ -289,4 +290,39 @@ func Poll(ctx context.Context, deadline time.Duration, f func() error) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// Children lists the processes of a session on an edge that run as a role
+// ("shim", "stream", "encode"): those whose command line has the role and whose
+// own or parent's names the session.
+func Children(edgeDir, session, role string) []int {
+	var out []int
+	entries, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
+	for _, p := range entries {
+		cmd := cmdline(p)
+		if !bytes.Contains(cmd, []byte("perigee-edge\x00"+role)) {
+			continue
+		}
+		parent := ""
+		if stat, err := os.ReadFile(filepath.Join(p, "stat")); err == nil {
+			f := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
+			parent = string(f[1])
+		}
+		mark := []byte(session)
+		both := append(cmd, cmdline(filepath.Join("/proc", parent))...)
+		if bytes.Contains(both, mark) && bytes.Contains(both, []byte(edgeDir)) {
+			if pid, err := strconv.Atoi(filepath.Base(p)); err == nil {
+				out = append(out, pid)
+			}
+		}
+	}
+	return out
+}
+
+func cmdline(proc string) []byte {
+	b, err := os.ReadFile(filepath.Join(proc, "cmdline"))
+	if err != nil {
+		return nil // it ended
+	}
+	return b
 }

@@ -1,0 +1,82 @@
+// Bench measures Perigee against its peers in the same run and prints a table.
+//
+//	make bench              everything
+//	make bench RUN=cpu      the measurements whose name matches
+//
+// It writes bench/results/latest.json; bench/README.md keeps the history.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"regexp"
+	"syscall"
+	"time"
+)
+
+// measurement is one group of numbers that are taken together.
+type measurement struct {
+	name string
+	run  func(ctx context.Context, runs int) ([]Result, error)
+}
+
+func measurements() []measurement {
+	return []measurement{
+		{"stream_latency", streamLatency},
+		{"stream_start", streamStart},
+		{"stream_cost", streamCost},
+		{"cpu_ratio", cpuRatio},
+	}
+}
+
+func main() {
+	pattern := flag.String("run", ".", "regular expression: measure only what matches")
+	runs := flag.Int("runs", 3, "repetitions of each measurement")
+	out := flag.String("out", "bench/results/latest.json", "file for the results")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := measure(ctx, *pattern, *runs, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		stop()
+		os.Exit(1)
+	}
+}
+
+func measure(ctx context.Context, pattern string, runs int, out string) error {
+	re, err := regexp.Compile(pattern)
+	if err != nil {
+		return fmt.Errorf("read -run: %w", err)
+	}
+	if runs < 1 {
+		return fmt.Errorf("read -runs: must be at least 1, got %d", runs)
+	}
+	var all []Result
+	for _, m := range measurements() {
+		if !re.MatchString(m.name) {
+			continue
+		}
+		began := time.Now()
+		fmt.Fprintf(os.Stderr, "measuring %s …\n", m.name)
+		results, err := m.run(ctx, runs)
+		if err != nil {
+			return fmt.Errorf("measure %s: %w", m.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "  %s took %s\n", m.name, time.Since(began).Round(time.Second))
+		all = append(all, results...)
+	}
+	if len(all) == 0 {
+		return fmt.Errorf("nothing matches -run %q", pattern)
+	}
+	if err := printTable(os.Stdout, all); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(out), 0o755); err != nil {
+		return fmt.Errorf("make results folder: %w", err)
+	}
+	return writeJSON(out, all)
+}

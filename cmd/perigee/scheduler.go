@@ -1,0 +1,70 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/cmd/run/control"
+)
+
+// newScheduler is `perigee scheduler`: one replica with its gateway and NATS.
+func newScheduler() *cobra.Command {
+	var cfg control.Config
+	var level string
+	cmd := &cobra.Command{
+		Use:   "scheduler",
+		Short: "Run a scheduler: gateway, placement, replicated state",
+		Example: `  perigee scheduler --data /var/lib/perigee
+  perigee scheduler --data /var/lib/perigee --listen :443 --public-url https://play.example --trusted-proxy 10.0.0.0/8 --mmdb /var/lib/GeoLite2-City.mmdb`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(level)
+			if err != nil {
+				return err
+			}
+			cfg.Log, cfg.Version = log, version()
+			ctx, stop := interruptible(cmd.Context())
+			defer stop()
+			return control.Run(ctx, cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.Data, "data", "/var/lib/perigee", "directory of the replica's state")
+	f.StringVar(&cfg.Listen, "listen", ":8080", "address of the HTTP API and the player")
+	f.StringVar(&cfg.NATSListen, "nats-listen", ":4222", "address of the embedded NATS, where edges connect")
+	f.StringVar(&cfg.NATSURL, "nats-url", "", "external NATS to use instead of the embedded one, nats://user:password@host:4222")
+	f.StringVar(&cfg.GossipListen, "gossip-listen", ":7946", "address of gossip, TCP and UDP")
+	f.StringVar(&cfg.Advertise, "advertise", "", "host at which edges reach NATS and gossip (default: the one they joined by)")
+	f.StringVar(&cfg.PublicURL, "public-url", "", "base of the websocket addresses in answers (default: each request's own)")
+	f.StringSliceVar(&cfg.TrustedProxies, "trusted-proxy", nil, "address or network whose X-Forwarded-* headers are believed; repeat for more")
+	f.StringSliceVar(&cfg.CORSOrigins, "cors-origin", nil, "origin that pages may call from; repeat for more (default: any)")
+	f.IntVar(&cfg.MaxRequests, "max-requests", 0, "requests a second over all clients; 0 = no limit")
+	f.StringVar(&cfg.Region, "region", "default", "region where clients of unknown place go first")
+	f.StringVar(&cfg.MMDB, "mmdb", "", "City-schema MaxMind database; read again when it changes")
+	f.StringVar(&cfg.Networks, "networks", "", "your own table of networks and places")
+	f.DurationVar(&cfg.Heartbeat, "heartbeat", time.Second, "how often an edge reports")
+	f.DurationVar(&cfg.Lease, "lease", 6*time.Second, "how long a silent edge counts as alive")
+	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	return cmd
+}
+
+// newLogger writes text to standard error.
+func newLogger(level string) (*slog.Logger, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(level)); err != nil {
+		return nil, api.Invalidf("--log-level", "%q is not a level; use debug, info, warn or error", level)
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: l})), nil
+}
+
+// interruptible gives a context that ends with the first interrupt.
+func interruptible(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+}

@@ -1,0 +1,77 @@
+// Package control builds a scheduler from its configuration: location, bus,
+// gossip, replica, gateway and their listeners, and runs them as one.
+package control
+
+import (
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+// Config of one scheduler. Addresses are host:port; port 0 takes a free one.
+type Config struct {
+	Data           string   // directory of the replica's log, snapshots and sockets
+	Listen         string   // HTTP API and player
+	NATSListen     string   // embedded NATS; unused with NATSURL
+	NATSURL        string   // an external NATS instead of the embedded one
+	GossipListen   string   // memberlist, TCP and UDP
+	Advertise      string   // host at which edges reach NATS and gossip; "" = the host they joined by
+	PublicURL      string   // base of the websocket addresses in answers; "" = each request's own
+	TrustedProxies []string // networks whose X-Forwarded-* are believed
+	CORSOrigins    []string // origins that pages may call from; empty = any
+	MaxRequests    int      // requests a second over all clients; 0 = no limit
+	Region         string   // region where clients of unknown place go first
+	MMDB           string   // City-schema MaxMind database; "" = none
+	Networks       string   // the operator's own table of networks; "" = none
+	Heartbeat      time.Duration
+	Lease          time.Duration
+	Version        string
+	Log            *slog.Logger
+	Ready          func(Runtime) // called once everything listens; may be nil
+}
+
+// Runtime is where a running scheduler is reached; it stands in
+// <data>/runtime.json while it runs.
+type Runtime struct {
+	API    string `json:"api"`    // base URL on this host
+	Socket string `json:"socket"` // admin socket
+	NATS   string `json:"nats"`
+	Gossip string `json:"gossip"`
+	PID    int    `json:"pid"`
+}
+
+// check fills what may be left out and refuses what cannot work.
+func (c Config) check() (Config, error) {
+	if c.Data == "" {
+		return c, api.Invalidf("--data", "is missing: name a directory for the replica's state")
+	}
+	var err error
+	if c.Data, err = filepath.Abs(c.Data); err != nil {
+		return c, fmt.Errorf("find data directory: %w", err)
+	}
+	for _, a := range []struct{ flag, value string }{
+		{"--listen", c.Listen}, {"--nats-listen", c.NATSListen}, {"--gossip-listen", c.GossipListen},
+	} {
+		if _, _, err := net.SplitHostPort(a.value); err != nil {
+			return c, api.Invalidf(a.flag, "%q is not host:port, for example 0.0.0.0:8080 or :8080", a.value)
+		}
+	}
+	if c.Region == "" {
+		c.Region = "default"
+	}
+	if c.Heartbeat <= 0 || c.Lease < 2*c.Heartbeat {
+		return c, api.Invalidf("--lease", "must be at least twice --heartbeat, or one late heartbeat loses a node")
+	}
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return c, fmt.Errorf("make data directory: %w", err)
+	}
+	return c, nil
+}
+
+// Socket is the admin socket of a scheduler with this data directory.
+func Socket(data string) string { return filepath.Join(data, "admin.sock") }

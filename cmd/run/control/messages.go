@@ -1,0 +1,70 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/api/bus"
+	"github.com/perigee-cloud/perigee/api/gateway"
+)
+
+// messages is NATS: embedded, or somebody else's.
+type messages struct {
+	conn *bus.Conn
+	urls func() []string // told to edges that join
+	kick func(api.NodeID) error
+}
+
+func startBus(ctx context.Context, g *errgroup.Group, cfg Config, known func([]byte) bool) (*messages, error) {
+	if cfg.NATSURL != "" {
+		conn, err := bus.Dial(ctx, bus.Config{URLs: []string{cfg.NATSURL}, Log: cfg.Log})
+		if err != nil {
+			return nil, fmt.Errorf("connect to --nats-url: %w", err)
+		}
+		return &messages{
+			conn: conn, urls: func() []string { return []string{cfg.NATSURL} },
+			kick: func(api.NodeID) error { return nil }, // the operator's server, the operator's accounts
+		}, nil
+	}
+	server, err := bus.NewServer(bus.ServerConfig{Listen: cfg.NATSListen, Known: known, Log: cfg.Log})
+	if err != nil {
+		return nil, err
+	}
+	g.Go(func() error { return server.Run(ctx) })
+	ready, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := server.Ready(ready); err != nil {
+		return nil, fmt.Errorf("start NATS (--nats-listen %s): %w", cfg.NATSListen, err)
+	}
+	in := server.InProcess()
+	in.Log = cfg.Log
+	conn, err := bus.Dial(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	url := "nats://" + reachable(server.Addr().String(), cfg.Advertise)
+	return &messages{conn: conn, urls: func() []string { return []string{url} }, kick: server.Kick}, nil
+}
+
+// reachable puts the advertised host before a listener's port. Without one, an
+// unspecified host stays: an edge then takes the host that it joined by.
+func reachable(address, advertise string) string {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil || advertise == "" {
+		return address
+	}
+	return net.JoinHostPort(advertise, port)
+}
+
+// OpenSignal opens one viewer's way to the stream process.
+func (s signals) OpenSignal(ctx context.Context, session api.Session, t api.Ticket) (gateway.SignalLink, error) {
+	l, err := s.conn.OpenSignal(ctx, session, t)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}

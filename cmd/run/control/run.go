@@ -1,0 +1,213 @@
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/perigee-cloud/perigee/api/bus"
+	"github.com/perigee-cloud/perigee/api/gateway"
+	"github.com/perigee-cloud/perigee/api/web"
+	"github.com/perigee-cloud/perigee/geo"
+	"github.com/perigee-cloud/perigee/scheduler"
+)
+
+const (
+	startTimeout = 30 * time.Second
+	drainTimeout = 3 * time.Second
+	closeTimeout = 2 * time.Second
+	headTimeout  = 10 * time.Second
+)
+
+// Run builds a scheduler and serves until ctx ends. What was built last is
+// ended first: the gateway drains while the replica still answers, the replica
+// ends before the bus that it speaks on.
+func Run(ctx context.Context, cfg Config) (err error) {
+	cfg, err = cfg.check()
+	if err != nil {
+		return err
+	}
+	locator, err := geo.New(geo.Config{MMDB: cfg.MMDB, Table: cfg.Networks}, cfg.Log)
+	if err != nil {
+		return err
+	}
+	base, stopBase := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopBase()
+	g, gctx := errgroup.WithContext(base)
+	g.Go(func() error { return locator.Run(gctx) })
+
+	var sched *scheduler.Server
+	messages, err := startBus(gctx, g, cfg, func(public []byte) bool { return sched.KnownNode(public) })
+	if err != nil {
+		return err
+	}
+	rings := newRings(cfg)
+	sched, err = scheduler.New(scheduler.Config{
+		Data: cfg.Data, Log: cfg.Log, Bus: messages.conn, Headroom: rings, Locator: locator, Kick: messages.kick,
+		NATSURLs: messages.urls, Gossip: rings.addresses, DefaultRegion: cfg.Region,
+		HeartbeatEvery: cfg.Heartbeat, Lease: cfg.Lease,
+	})
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, gctx, g, cfg, parts{sched, messages, rings, locator})
+	stopBase()
+	if werr := g.Wait(); !errors.Is(werr, context.Canceled) {
+		err = errors.Join(err, werr)
+	}
+	return err
+}
+
+// parts are what the gateway stands on.
+type parts struct {
+	sched   *scheduler.Server
+	bus     *messages
+	rings   *rings
+	locator *geo.Locator
+}
+
+// serve runs the replica, then what needs it, until ctx ends or a part fails.
+func serve(ctx, base context.Context, g *errgroup.Group, cfg Config, p parts) error {
+	schedCtx, stopSched := context.WithCancel(base)
+	ended := make(chan error, 1)
+	go func() { ended <- p.sched.Run(schedCtx) }()
+	endSched := func() error {
+		stopSched()
+		err := <-ended
+		p.bus.conn.Close()
+		return err
+	}
+	ready, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	if err := p.sched.Ready(ready); err != nil {
+		return errors.Join(err, endSched())
+	}
+	if err := p.rings.start(base, g, p.sched.RingKey()); err != nil {
+		return errors.Join(err, endSched())
+	}
+	front, err := listen(cfg)
+	if err != nil {
+		return errors.Join(err, endSched())
+	}
+	gw, err := gateway.New(gateway.Config{
+		Sessions: p.sched, Catalog: p.sched, Accounts: p.sched, Nodes: p.sched, Cluster: p.sched,
+		Signals: signals{p.bus.conn}, Locator: p.locator, Log: cfg.Log, Web: web.Handler(), Version: cfg.Version,
+		PublicURL: cfg.PublicURL, LocalURL: front.url(), TrustedProxies: cfg.TrustedProxies,
+		CORSOrigins: cfg.CORSOrigins, MaxRequestsPerSecond: cfg.MaxRequests,
+	})
+	if err != nil {
+		return errors.Join(err, front.close(), endSched())
+	}
+	failed := front.serve(gw)
+	rt := Runtime{API: front.url(), Socket: Socket(cfg.Data), NATS: p.bus.urls()[0], Gossip: p.rings.first(), PID: os.Getpid()}
+	if err = writeRuntime(cfg.Data, rt); err == nil {
+		cfg.Log.Info("scheduler is ready", "api", rt.API, "socket", rt.Socket, "nats", rt.NATS, "gossip", rt.Gossip)
+		if cfg.Ready != nil {
+			cfg.Ready(rt)
+		}
+		select {
+		case <-ctx.Done():
+		case <-base.Done(): // a part below failed; g has its error
+		case err = <-failed:
+		case e := <-ended:
+			ended <- e
+		}
+	}
+	drain, cancelDrain := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancelDrain()
+	if derr := gw.Drain(drain); derr != nil {
+		cfg.Log.Warn("some websockets were cut", "error", derr)
+	}
+	return errors.Join(err, front.close(), endSched(), os.Remove(filepath.Join(cfg.Data, runtimeFile)))
+}
+
+const runtimeFile = "runtime.json"
+
+func writeRuntime(data string, r Runtime) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("encode runtime: %w", err)
+	}
+	tmp := filepath.Join(data, runtimeFile+".new")
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return fmt.Errorf("write runtime: %w", err)
+	}
+	if err := os.Rename(tmp, filepath.Join(data, runtimeFile)); err != nil {
+		return fmt.Errorf("write runtime: %w", err)
+	}
+	return nil
+}
+
+// front is the two listeners of the gateway.
+type front struct {
+	tcp, admin net.Listener
+	servers    []*http.Server
+}
+
+func listen(cfg Config) (*front, error) {
+	tcp, err := net.Listen("tcp", cfg.Listen)
+	if err != nil {
+		return nil, fmt.Errorf("listen for the API (--listen): %w", err)
+	}
+	admin, err := gateway.ListenAdmin(Socket(cfg.Data))
+	if err != nil {
+		return nil, errors.Join(err, tcp.Close())
+	}
+	return &front{tcp: tcp, admin: admin}, nil
+}
+
+// url reaches the API from this host.
+func (f *front) url() string {
+	a, ok := f.tcp.Addr().(*net.TCPAddr)
+	if !ok {
+		return "http://" + f.tcp.Addr().String()
+	}
+	if a.IP.IsUnspecified() {
+		return fmt.Sprintf("http://127.0.0.1:%d", a.Port)
+	}
+	return "http://" + a.String()
+}
+
+// serve starts both servers; the channel has the first that fails.
+func (f *front) serve(gw *gateway.Server) <-chan error {
+	failed := make(chan error, 2)
+	for l, h := range map[net.Listener]http.Handler{f.tcp: gw.Handler(), f.admin: gw.AdminHandler()} {
+		s := &http.Server{Handler: h, ReadHeaderTimeout: headTimeout}
+		f.servers = append(f.servers, s)
+		go func() {
+			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+				failed <- fmt.Errorf("serve the API: %w", err)
+			}
+		}()
+	}
+	return failed
+}
+
+func (f *front) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	var errs []error
+	for _, s := range f.servers {
+		if s.Shutdown(ctx) != nil {
+			errs = append(errs, s.Close()) // whoever still waits is cut
+		}
+	}
+	if len(f.servers) == 0 {
+		errs = append(errs, f.tcp.Close(), f.admin.Close())
+	}
+	return errors.Join(errs...)
+}
+
+var _ gateway.Signals = signals{}
+
+// signals lets the gateway use the bus: its interface names an interface, the
+// bus gives a struct.
+type signals struct{ conn *bus.Conn }

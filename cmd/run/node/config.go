@@ -1,0 +1,152 @@
+// Package node builds an edge daemon from its configuration: identity, join,
+// bus, gossip and agent, and runs them as one. No cgo.
+package node
+
+import (
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/gpu"
+)
+
+// Config of one edge daemon.
+type Config struct {
+	Data         string   // directory of the node's keys and of its sessions
+	Join         []string // base URLs of schedulers; any one will do
+	Token        string   // admits the node the first time
+	Name         string   // "" = the host's name
+	Region       string
+	Location     string   // "latitude,longitude"; "" = where its public address is
+	Advertise    []string // public addresses; empty = the one the schedulers saw
+	MediaPorts   string   // "40000-40999"; "0" = any free one
+	RelayListen  string   // host:port of TURN and STUN, UDP and TCP; port 0 takes a free one
+	GossipListen string   // host:port
+	CPUCapacity  uint64   // macroblocks per second of the cpu pool; 0 = estimated
+	Program      string   // perigee-edge, run again as shim, stream and relay
+	LogLevel     string   // handed to those
+	Version      string
+	Log          *slog.Logger
+}
+
+// defaultRegion is where a node is when its operator does not say.
+const defaultRegion = "default"
+
+func (c Config) check() (Config, error) {
+	if c.Data == "" {
+		return c, api.Invalidf("--data", "is missing: name a directory for the node's keys and sessions")
+	}
+	var err error
+	if c.Data, err = filepath.Abs(c.Data); err != nil {
+		return c, fmt.Errorf("find data directory: %w", err)
+	}
+	if len(c.Join) == 0 {
+		return c, api.Invalidf("--join", "is missing: give a scheduler's address, for example http://10.0.0.1:8080")
+	}
+	if c.Name == "" {
+		if c.Name, err = os.Hostname(); err != nil {
+			return c, fmt.Errorf("read host name: %w", err)
+		}
+	}
+	if c.Region == "" {
+		c.Region = defaultRegion
+	}
+	for _, a := range c.Advertise {
+		if _, err := netip.ParseAddr(a); err != nil {
+			return c, api.Invalidf("--advertise", "%q is not an IP address", a)
+		}
+	}
+	if _, _, err := ParsePorts(c.MediaPorts); err != nil {
+		return c, err
+	}
+	for _, l := range []struct{ flag, value string }{{"--relay-listen", c.RelayListen}, {"--gossip-listen", c.GossipListen}} {
+		if _, _, err := net.SplitHostPort(l.value); err != nil {
+			return c, api.Invalidf(l.flag, "%q is not host:port, for example :3478", l.value)
+		}
+	}
+	return c, nil
+}
+
+// ParsePorts reads "low-high", one port, or "0" for any free one.
+func ParsePorts(s string) (low, high uint16, err error) {
+	a, b, isRange := strings.Cut(s, "-")
+	if !isRange {
+		b = a
+	}
+	l, err1 := strconv.ParseUint(a, 10, 16)
+	h, err2 := strconv.ParseUint(b, 10, 16)
+	if err1 != nil || err2 != nil || l > h {
+		return 0, 0, api.Invalidf("--media-ports", "%q is not a range of ports, for example 40000-40999", s)
+	}
+	return uint16(l), uint16(h), nil
+}
+
+// location reads "latitude,longitude" in degrees.
+func (c Config) location() (api.Location, error) {
+	if c.Location == "" {
+		return api.Location{}, nil
+	}
+	a, b, ok := strings.Cut(c.Location, ",")
+	lat, err1 := strconv.ParseFloat(strings.TrimSpace(a), 64)
+	lon, err2 := strconv.ParseFloat(strings.TrimSpace(b), 64)
+	if !ok || err1 != nil || err2 != nil || !(lat >= -90 && lat <= 90) || !(lon >= -180 && lon <= 180) {
+		return api.Location{}, api.Invalidf("--location", "%q is not latitude,longitude in degrees, for example 48.86,2.35", c.Location)
+	}
+	return api.Location{Latitude: lat, Longitude: lon, Known: true, Source: "operator"}, nil
+}
+
+// pools says what the node can encode. Software only, until certificates
+// measure the rest.
+func (c Config) pools() []api.Capacity {
+	p := gpu.CPUPool(runtime.NumCPU())
+	if c.CPUCapacity > 0 {
+		p.Macroblocks = c.CPUCapacity
+	}
+	return []api.Capacity{p}
+}
+
+// relayAddress settles the relay's address before the node joins, because the
+// schedulers hand it out: port 0 becomes a free one below the ephemeral range,
+// kept for the node's next start.
+func relayAddress(data, listen string) (string, error) {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil || port != "0" {
+		return listen, err
+	}
+	file := filepath.Join(data, "relay.port")
+	if b, err := os.ReadFile(file); err == nil {
+		return net.JoinHostPort(host, strings.TrimSpace(string(b))), nil
+	}
+	const low, span, tries = 20_000, 12_000, 100
+	for range tries {
+		port := strconv.Itoa(low + rand.IntN(span))
+		if free(net.JoinHostPort(host, port)) {
+			if err := os.WriteFile(file, []byte(port+"\n"), 0o600); err != nil {
+				return "", fmt.Errorf("keep relay port: %w", err)
+			}
+			return net.JoinHostPort(host, port), nil
+		}
+	}
+	return "", api.Invalidf("--relay-listen", "no free port found from %d to %d on %q", low, low+span, host)
+}
+
+func free(address string) bool {
+	u, err := net.ListenPacket("udp", address)
+	if err != nil {
+		return false
+	}
+	defer u.Close()
+	t, err := net.Listen("tcp", address)
+	if err != nil {
+		return false
+	}
+	return t.Close() == nil
+}

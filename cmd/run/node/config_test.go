@@ -1,0 +1,61 @@
+package node
+
+import (
+	"errors"
+	"net"
+	"testing"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+func TestCheckNamesTheFlag(t *testing.T) {
+	good := Config{Data: t.TempDir(), Join: []string{"http://x"}, MediaPorts: "0", RelayListen: ":0", GossipListen: ":0"}
+	if _, err := good.check(); err != nil {
+		t.Fatal(err)
+	}
+	for flag, change := range map[string]func(*Config){
+		"--data":          func(c *Config) { c.Data = "" },
+		"--join":          func(c *Config) { c.Join = nil },
+		"--advertise":     func(c *Config) { c.Advertise = []string{"example.com"} },
+		"--media-ports":   func(c *Config) { c.MediaPorts = "9-8" },
+		"--relay-listen":  func(c *Config) { c.RelayListen = "3478" },
+		"--gossip-listen": func(c *Config) { c.GossipListen = "" },
+	} {
+		c := good
+		change(&c)
+		_, err := c.check()
+		var e *api.Error
+		if !errors.As(err, &e) || e.Field != flag {
+			t.Errorf("%s: got %v", flag, err)
+		}
+	}
+}
+
+func TestLocation(t *testing.T) {
+	l, err := Config{Location: "48.86, 2.35"}.location()
+	if err != nil || !l.Known || l.Latitude != 48.86 || l.Longitude != 2.35 {
+		t.Errorf("got %+v, %v", l, err)
+	}
+	for _, bad := range []string{"48", "91,0", "0,181", "a,b", "NaN,0"} {
+		if _, err := (Config{Location: bad}).location(); err == nil {
+			t.Errorf("%q passes as a place", bad)
+		}
+	}
+}
+
+func TestRelayAddressIsKept(t *testing.T) {
+	data := t.TempDir()
+	a, err := relayAddress(data, "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, port, _ := net.SplitHostPort(a); port == "0" {
+		t.Errorf("port 0 was not settled: %s", a)
+	}
+	if b, err := relayAddress(data, "127.0.0.1:0"); err != nil || b != a {
+		t.Errorf("second start: %s, %v; first %s", b, err, a)
+	}
+	if c, err := relayAddress(data, ":3478"); err != nil || c != ":3478" {
+		t.Errorf("fixed port: %s, %v", c, err)
+	}
+}
