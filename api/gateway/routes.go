@@ -60,7 +60,6 @@ func (s *Server) table() []route {
 
 		{method: get, path: "/metrics", name: "metrics", raw: gin.WrapH(s.metrics.handler())},
 		{method: get, path: "/", name: "player", raw: s.web},
-		{method: get, path: "/favicon.ico", name: "player", raw: s.web},
 		{method: get, path: "/static/*file", name: "player", raw: s.web},
 	}
 }

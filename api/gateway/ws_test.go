@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/coder/websocket"
@@ -137,5 +139,330 @@ func TestSlaveForwardsBothWays(t *testing.T) {
 	}
 	if len(r.ends) != 0 {
 		t.Errorf("a client that closed its websocket ended the session")
+	}
+}
+
+func TestWebsocketsAreRefusedBeforeTheUpgrade(t *testing.T) {
+	r := newRig(t)
+	one, two := r.create("xterm"), r.create("xterm")
+	base := "ws" + strings.TrimPrefix(r.url, "http") + "/1.0/sessions/" + string(one.ID) + "/sockets/"
+	expired := api.Ticket{Session: one.ID, Generation: 1, Role: api.RoleControl, Viewer: 1, Expires: time.Now().Add(-time.Hour).Unix()}.Sign(r.key)
+	_, token, _ := strings.Cut(one.URL, "?token=")
+	_, other, _ := strings.Cut(two.URL, "?token=")
+	for what, c := range map[string]struct {
+		url    string
+		status int
+	}{
+		"no ticket":                {base + "slave", 401},
+		"nonsense":                 {base + "slave?token=abc", 401},
+		"a forged ticket":          {base + "slave?token=" + token[:len(token)-4] + "AAAA", 401},
+		"an expired ticket":        {base + "slave?token=" + expired, 401},
+		"another session's ticket": {base + "slave?token=" + other, 401},
+		"an account's token":       {base + "slave?api_token=tok", 401},
+		"a master's ticket":        {base + "slave?token=" + r.ticket(one.ID, api.RoleMaster, 0), 401},
+		"an ill-formed id":         {strings.Replace(base, string(one.ID), "a%20b", 1) + "slave?token=" + token, 400},
+		"master without ticket":    {base + "master", 401},
+		"master with one's ticket": {base + "master?token=" + token, 409},
+		"master with a token":      {base + "master?api_token=tok", 409},
+		"master of another's":      {base + "master?api_token=other", 404},
+		"adb":                      {base + "adb?token=" + token, 404},
+	} {
+		status, body := refused(t, c.url)
+		if status != c.status || !strings.Contains(body, `"status":"failed"`) {
+			t.Errorf("%s: %d %s, want %d", what, status, body, c.status)
+		}
+	}
+	if len(r.links) != 0 {
+		t.Errorf("%d links were opened", len(r.links))
+	}
+	if a := r.call("GET", "/1.0/sessions/"+string(one.ID)+"/sockets/slave?token="+token, ""); a.status != http.StatusUpgradeRequired {
+		t.Errorf("no upgrade asked: %d", a.status)
+	}
+}
+
+func TestWebsocketOrigins(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.CORSOrigins = []string{"https://app.example"} })
+	a := r.create("xterm")
+	dial(t, a.URL, "Origin", "https://app.example")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	_, res, err := websocket.Dial(ctx, a.URL, &websocket.DialOptions{HTTPHeader: http.Header{"Origin": {"https://evil.example"}}})
+	if err == nil || res == nil || res.StatusCode != http.StatusForbidden {
+		t.Errorf("an origin that is not allowed: %v", err)
+	}
+}
+
+func TestFaultsOfAFrame(t *testing.T) {
+	r := newRig(t)
+	a := r.create("xterm")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+
+	c := dial(t, a.URL)
+	put(t, c, `{"a":"`+strings.Repeat("x", api.MaxFrame-8)+`"}`)
+	l := wait(t, "link", r.links)
+	if got := len(wait(t, "largest frame", l.sent)); got != api.MaxFrame {
+		t.Errorf("largest frame came with %d bytes", got)
+	}
+	put(t, c, strings.Repeat("x", api.MaxFrame+1))
+	wantFault(t, c, "over 262144 bytes")
+	wait(t, "close of the link", l.closed)
+
+	c = dial(t, a.URL)
+	if err := c.Write(ctx, websocket.MessageBinary, []byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	wantFault(t, c, "binary")
+}
+
+func TestSessionDiesWhileWaiting(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*api.Session)
+		want   string
+	}{
+		"failed": {func(s *api.Session) {
+			s.Observed, s.Reason, s.Message = api.ObservedFailed, api.ReasonAppCrashed, "exit status 3"
+		}, "crashed: exit status 3"},
+		"deleted":    {func(s *api.Session) { s.Desired, s.Reason = api.DesiredStop, api.ReasonDeleted }, "deleted"},
+		"node lost":  {func(s *api.Session) { s.Observed, s.Reason = api.ObservedLost, api.ReasonNodeLost }, "not heard"},
+		"elsewhere":  {func(s *api.Session) { s.Generation++ }, "elsewhere"},
+		"terminated": {func(s *api.Session) { s.Observed = api.ObservedStopped }, "the session ended"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			a := r.create("xterm")
+			sock := dial(t, a.URL)
+			put(t, sock, `{"type":"settings"}`)
+			l := wait(t, "link", r.links)
+			r.set(a.ID, c.change)
+			wantFault(t, sock, c.want)
+			wait(t, "close of the link", l.closed)
+			if name == "elsewhere" {
+				return
+			}
+			// One that comes after is told the same, at once.
+			wantFault(t, dial(t, a.URL), c.want)
+		})
+	}
+	r := newRig(t)
+	a := r.create("xterm")
+	sock := dial(t, a.URL)
+	wait(t, "link", r.links)
+	r.mu.Lock()
+	delete(r.sessions, a.ID)
+	r.mu.Unlock()
+	wantFault(t, sock, "does not exist")
+}
+
+func TestHoldEnds(t *testing.T) {
+	r := newRig(t)
+	r.srv.timing.hold = 30 * time.Millisecond
+	a := r.create("xterm")
+	wantFault(t, dial(t, a.URL), "did not answer in time")
+	wait(t, "close of the link", wait(t, "link", r.links).closed)
+}
+
+// TestWaitForTheStream holds the real waits, in virtual time.
+func TestWaitForTheStream(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(t)
+		s, err := New(Config{Sessions: f, Catalog: f, Accounts: f, Nodes: f, Cluster: f, Signals: f, Locator: f, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := f.CreateSession(t.Context(), api.CreateRequest{App: "xterm"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		watch := func() (*pump, <-chan ending) {
+			p := &pump{s: s, session: a.Session, hold: s.timing.hold, answered: make(chan struct{})}
+			end := make(chan ending, 1)
+			go func() { end <- p.watch(t.Context()) }()
+			return p, end
+		}
+		start := time.Now()
+		_, end := watch()
+		if e := <-end; !strings.Contains(e.message, "in time") || time.Since(start) != 5*time.Minute {
+			t.Errorf("after %v: %q", time.Since(start), e.message)
+		}
+
+		p, end := watch()
+		time.Sleep(4 * time.Minute)
+		close(p.answered)
+		time.Sleep(3 * time.Hour)
+		select {
+		case e := <-end:
+			t.Fatalf("an answered websocket ended: %q", e.message)
+		default:
+		}
+		f.set(a.Session.ID, func(s *api.Session) { s.Desired = api.DesiredStop })
+		start = time.Now()
+		if e := <-end; e.message != "the session ended" || time.Since(start) > s.timing.settled {
+			t.Errorf("after %v: %q", time.Since(start), e.message)
+		}
+
+		f.set(a.Session.ID, func(s *api.Session) { s.Desired = api.DesiredRun })
+		_, end = watch()
+		time.Sleep(10 * time.Second)
+		f.set(a.Session.ID, func(s *api.Session) { s.Observed = api.ObservedFailed })
+		start = time.Now()
+		if e := <-end; time.Since(start) > s.timing.watch {
+			t.Errorf("a client that waits is told after %v: %q", time.Since(start), e.message)
+		}
+	})
+}
+
+func TestLinkThatFails(t *testing.T) {
+	r := newRig(t)
+	a := r.create("xterm")
+
+	r.openErr = []error{api.Errorf(api.CodeUnavailable, "no bus"), api.Errorf(api.CodeUnavailable, "no bus")}
+	c := dial(t, a.URL)
+	put(t, c, `{"type":"settings"}`)
+	l := wait(t, "link after two failures", r.links)
+	if got := string(wait(t, "buffered frame", l.sent)); got != `{"type":"settings"}` {
+		t.Errorf("got %s", got)
+	}
+	close(l.ended)
+	wantFault(t, c, "the encoder is gone")
+	wait(t, "close of the link", l.closed)
+
+	r.openErr = []error{api.Errorf(api.CodeNotFound, "node node1 is gone")}
+	wantFault(t, dial(t, a.URL), "node node1 is gone")
+
+	r.openErr = []error{errors.New("nats: /secret")}
+	wantFault(t, dial(t, a.URL), "the way to the stream broke")
+
+	c = dial(t, a.URL)
+	wait(t, "link", r.links).full = true
+	put(t, c, `{"type":"settings"}`)
+	wantFault(t, c, "takes no more frames")
+}
+
+func TestBufferIsBounded(t *testing.T) {
+	r := newRig(t)
+	a := r.create("xterm")
+	for range 20000 { // the bus stays away
+		r.openErr = append(r.openErr, api.Errorf(api.CodeUnavailable, "no bus"))
+	}
+	c := dial(t, a.URL)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	go func() {
+		for range maxQueue + 2 {
+			if c.Write(ctx, websocket.MessageText, []byte(`{"type":"candidate"}`)) != nil {
+				return
+			}
+		}
+	}()
+	wantFault(t, c, "too many frames")
+}
+
+func TestDrain(t *testing.T) {
+	r := newRig(t)
+	a := r.create("xterm")
+	one, two := dial(t, a.URL), dial(t, a.URL)
+	l := wait(t, "link", r.links)
+	wait(t, "link", r.links)
+	done := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		done <- r.srv.Drain(ctx)
+	}()
+	wantFault(t, one, "going away")
+	wantFault(t, two, "going away")
+	if err := wait(t, "end of draining", done); err != nil {
+		t.Fatal(err)
+	}
+	wait(t, "close of the link", l.closed)
+	if status, _ := refused(t, a.URL); status != 503 {
+		t.Errorf("a draining gateway answers a new websocket with %d", status)
+	}
+	if a := r.call("GET", "/1.0/status", "", "Authorization", ""); !strings.Contains(a.body, "unhealthy") {
+		t.Errorf("a draining gateway says %s", a.body)
+	}
+	if a := r.call("GET", "/1.0/sessions", ""); a.status != 200 {
+		t.Errorf("a draining gateway does not serve requests: %d", a.status)
+	}
+}
+
+func TestVanishedClientIsFound(t *testing.T) {
+	r := newRig(t)
+	r.srv.timing.ping, r.srv.timing.write = 5*time.Millisecond, 20*time.Millisecond
+	a := r.create("xterm")
+	dial(t, a.URL) // nobody reads, so no ping is answered
+	wait(t, "close of the link", wait(t, "link", r.links).closed)
+}
+
+func TestSocketsAreBounded(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.MaxSockets = 1 })
+	a := r.create("xterm")
+	dial(t, a.URL)
+	wait(t, "link", r.links)
+	if status, _ := refused(t, a.URL); status != 503 {
+		t.Errorf("a websocket over the limit: %d", status)
+	}
+}
+
+func TestExternalProvider(t *testing.T) {
+	r := newRig(t)
+	a := r.create("cave")
+	master := strings.Replace(strings.Split(a.URL, "?")[0], "/slave", "/master", 1)
+	if status, _ := refused(t, master+"?"+strings.Split(a.URL, "?")[1]); status != 401 {
+		t.Errorf("a client's ticket as provider: %d", status)
+	}
+
+	client := dial(t, a.URL)
+	put(t, client, `{"type":"discover"}`) // before the provider is there
+	provider := dial(t, master+"?token="+r.ticket(a.ID, api.RoleMaster, 0))
+	if got := read(t, provider); got != `{"type":"discover"}` {
+		t.Fatalf("provider got %s", got)
+	}
+	put(t, provider, `{"type":"resp:discover","max_api_version":2}`)
+	if got := read(t, client); got != `{"type":"resp:discover","max_api_version":2}` {
+		t.Fatalf("client got %s", got)
+	}
+	if status, body := refused(t, master+"?api_token=tok"); status != 409 || !strings.Contains(body, "connected already") {
+		t.Errorf("a second provider: %d %s", status, body)
+	}
+
+	// A new client takes over; the first is told.
+	second := dial(t, a.URL)
+	wantFault(t, client, "another client joined")
+	put(t, second, `{"type":"settings"}`)
+	if got := read(t, provider); got != `{"type":"settings"}` {
+		t.Fatalf("provider got %s", got)
+	}
+	put(t, provider, `{"type":"offer"}`)
+	if got := read(t, second); got != `{"type":"offer"}` {
+		t.Fatalf("second client got %s", got)
+	}
+	// The client leaves; what it sent last still arrives.
+	put(t, second, `{"type":"candidate"}`)
+	if err := second.Close(websocket.StatusNormalClosure, ""); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, provider); got != `{"type":"candidate"}` {
+		t.Fatalf("provider got %s", got)
+	}
+	if err := provider.Close(websocket.StatusNormalClosure, ""); err != nil {
+		t.Fatal(err)
+	}
+	deadline := time.Now().Add(patience)
+	for {
+		r.srv.hub.mu.Lock()
+		n := len(r.srv.hub.rooms)
+		r.srv.hub.mu.Unlock()
+		if n == 0 {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%d rooms are left", n)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if len(r.links) != 0 {
+		t.Errorf("a link to an edge was opened for an external application")
 	}
 }
