@@ -115,7 +115,7 @@ func (s *session) takePicture() error {
 	if err := s.fit(&pic); err != nil {
 		return err
 	}
-	if err := p.enc.Load(pic.Pix, pic.Stride, pic.Changed); err != nil {
+	if err := p.enc.Load(pic.Pix, pic.Stride, pic.Changed...); err != nil {
 		return err
 	}
 	// An X server starts with one colour; until that changes, nobody has drawn.
@@ -141,7 +141,7 @@ func (s *session) fit(pic *capture.Picture) error {
 		return err
 	}
 	p.enc, p.width, p.height, p.inUse, p.opened = enc, pic.Width, pic.Height, p.kbps, media.Now()
-	pic.Changed = image.Rect(0, 0, pic.Width, pic.Height)
+	pic.Changed = []image.Rectangle{image.Rect(0, 0, pic.Width, pic.Height)}
 	s.log.Info("encoder opened", "encoder", enc.Name(), "width", pic.Width, "height", pic.Height, "kbps", p.kbps)
 	return nil
 }

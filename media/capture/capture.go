@@ -42,9 +42,9 @@ type Picture struct {
 	// apart. It is shared memory: valid until the next Grab, Resize or Close.
 	Pix                   []byte
 	Stride, Width, Height int
-	// Changed is what may differ from the Picture before; the whole picture at
-	// the first one and after a change of size.
-	Changed image.Rectangle
+	// Changed are the parts that may differ from the Picture before; the whole
+	// picture at the first one and after a change of size. Valid as Pix is.
+	Changed []image.Rectangle
 	// Taken is when it was taken (media.Now).
 	Taken int64
 }
@@ -64,6 +64,7 @@ type Screen struct {
 	link  *link
 	root  xproto.Window
 	dmg   damage.Damage
+	area  xfixes.Region // where the server puts what was drawn
 	drawn chan struct{}
 	ran   atomic.Bool   // Run was called
 	done  chan struct{} // closed when Run ends
@@ -72,10 +73,12 @@ type Screen struct {
 	seg           *segment
 	width, height int // of the picture before; 0 = none yet
 	pointer       pointer
+	parts         []image.Rectangle
 
 	mu      sync.Mutex
 	size    image.Point     // the root window's
-	changed image.Rectangle // drawn to since the last Grab
+	changed image.Rectangle // to be taken whatever the server says
+	damaged bool            // the server knows what was drawn
 }
 
 // Open connects to the display, trying again until ctx ends while the server
@@ -157,9 +160,14 @@ func (s *Screen) setup() error {
 	if s.dmg, err = damage.NewDamageId(s.x); err != nil {
 		return fmt.Errorf("make damage: %w", err)
 	}
-	// BoundingBox: one event each time the drawn box grows, and the event says
-	// how far, so that a Grab needs no second round trip to learn it.
-	if err := damage.CreateChecked(s.x, s.dmg, xproto.Drawable(s.root), damage.ReportLevelBoundingBox).Check(); err != nil {
+	if s.area, err = xfixes.NewRegionId(s.x); err != nil {
+		return fmt.Errorf("make region: %w", err)
+	}
+	if err := xfixes.CreateRegionChecked(s.x, s.area, nil).Check(); err != nil {
+		return fmt.Errorf("make region: %w", err)
+	}
+	// NonEmpty: one event for each Grab, however much is drawn.
+	if err := damage.CreateChecked(s.x, s.dmg, xproto.Drawable(s.root), damage.ReportLevelNonEmpty).Check(); err != nil {
 		return fmt.Errorf("watch the root window: %w", err)
 	}
 	g, err := xproto.GetGeometry(s.x, xproto.Drawable(s.root)).Reply()
@@ -216,7 +224,10 @@ func (s *Screen) Run(ctx context.Context) error {
 			}
 			return ErrClosed
 		case damage.NotifyEvent:
-			s.touch(rect(ev.Area))
+			s.mu.Lock()
+			s.damaged = true
+			s.mu.Unlock()
+			s.signal()
 		case xproto.ConfigureNotifyEvent:
 			if ev.Window == s.root {
 				s.resized(int(ev.Width), int(ev.Height))
@@ -261,6 +272,10 @@ func (s *Screen) touch(r image.Rectangle) {
 	s.mu.Lock()
 	s.changed = s.changed.Union(r)
 	s.mu.Unlock()
+	s.signal()
+}
+
+func (s *Screen) signal() {
 	select {
 	case s.drawn <- struct{}{}:
 	default: // one is pending already
@@ -315,8 +330,8 @@ func (s *Screen) Grab() (Picture, bool, error) {
 
 func (s *Screen) grab() (Picture, bool, error) {
 	s.mu.Lock()
-	size, changed := s.size, s.changed
-	s.changed = image.Rectangle{}
+	size, changed, damaged := s.size, s.changed, s.damaged
+	s.changed, s.damaged = image.Rectangle{}, false
 	s.mu.Unlock()
 	w, h := min(s.cfg.Width, size.X)&^1, min(s.cfg.Height, size.Y)&^1
 	all := image.Rect(0, 0, w, h)
@@ -328,33 +343,72 @@ func (s *Screen) grab() (Picture, bool, error) {
 		}
 		changed = all
 	}
+	s.parts = append(s.parts[:0], changed)
+	if damaged {
+		if err := s.takeDamage(); err != nil {
+			return Picture{}, false, err
+		}
+	}
 	if s.cfg.Cursor {
 		box, err := s.pointer.look(s.x)
 		if err != nil {
 			return Picture{}, false, s.lost("read the pointer", err)
 		}
-		changed = changed.Union(box)
+		s.parts = append(s.parts, box)
 	}
-	changed = changed.Intersect(all)
-	if changed.Empty() {
+	var rows image.Rectangle
+	s.parts, rows = clip(s.parts, all)
+	if rows.Empty() {
 		return Picture{}, false, nil
 	}
-	// Damage is taken back before the picture is taken: what is drawn between
-	// the two is in the picture and reported again, never lost.
-	damage.Subtract(s.x, s.dmg, 0, 0)
 	// Whole rows: they lie at their place in the shared picture.
 	stride := w * 4
-	reply, err := shm.GetImage(s.x, xproto.Drawable(s.root), 0, int16(changed.Min.Y), uint16(w), uint16(changed.Dy()),
-		^uint32(0), xproto.ImageFormatZPixmap, s.seg.id, uint32(changed.Min.Y*stride)).Reply()
+	reply, err := shm.GetImage(s.x, xproto.Drawable(s.root), 0, int16(rows.Min.Y), uint16(w), uint16(rows.Dy()),
+		^uint32(0), xproto.ImageFormatZPixmap, s.seg.id, uint32(rows.Min.Y*stride)).Reply()
 	if err != nil || reply == nil {
-		s.touch(changed)
+		s.touch(rows)
 		return Picture{}, false, s.lost("take picture", err)
 	}
-	p := Picture{Pix: s.seg.pix, Stride: stride, Width: w, Height: h, Changed: changed, Taken: media.Now()}
+	p := Picture{Pix: s.seg.pix, Stride: stride, Width: w, Height: h, Changed: s.parts, Taken: media.Now()}
 	if s.cfg.Cursor {
-		s.pointer.draw(p)
+		s.pointer.draw(p, rows)
 	}
 	return p, true, nil
+}
+
+// partsMost bounds how finely changes are told; more parts than this are one box.
+const partsMost = 256
+
+// takeDamage takes over what the server noted as drawn. This comes before the
+// picture is taken: what is drawn between the two is in the picture and
+// reported again, never lost.
+func (s *Screen) takeDamage() error {
+	damage.Subtract(s.x, s.dmg, 0, s.area)
+	r, err := xfixes.FetchRegion(s.x, s.area).Reply()
+	if err != nil || r == nil {
+		return s.lost("read what was drawn", err)
+	}
+	if len(r.Rectangles) > partsMost {
+		s.parts = append(s.parts, rect(r.Extents))
+		return nil
+	}
+	for _, part := range r.Rectangles {
+		s.parts = append(s.parts, rect(part))
+	}
+	return nil
+}
+
+// clip cuts parts to the picture, drops empty ones, and gives the box around
+// the others.
+func clip(parts []image.Rectangle, all image.Rectangle) (kept []image.Rectangle, box image.Rectangle) {
+	kept = parts[:0]
+	for _, p := range parts {
+		if p = p.Intersect(all); !p.Empty() {
+			kept = append(kept, p)
+			box = box.Union(p)
+		}
+	}
+	return kept, box
 }
 
 // fit makes the shared memory as large as the picture.

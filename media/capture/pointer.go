@@ -39,8 +39,8 @@ func (p *pointer) look(x *xgb.Conn) (image.Rectangle, error) {
 
 // draw blends the pointer (premultiplied ARGB) into the rows just taken; the
 // other rows hold it already.
-func (p *pointer) draw(to Picture) {
-	box := p.box.Intersect(image.Rect(0, to.Changed.Min.Y, to.Width, to.Changed.Max.Y))
+func (p *pointer) draw(to Picture, rows image.Rectangle) {
+	box := p.box.Intersect(image.Rect(0, rows.Min.Y, to.Width, rows.Max.Y))
 	for y := box.Min.Y; y < box.Max.Y; y++ {
 		for x := box.Min.X; x < box.Max.X; x++ {
 			c := p.image.CursorImage[(y-p.box.Min.Y)*p.box.Dx()+x-p.box.Min.X]

@@ -1,8 +1,48 @@
 package encode
 
+/*
+#cgo pkg-config: libavutil
+#include <libavutil/frame.h>
+#include <libavutil/video_hint.h>
+
+// perigee_x264_hint attaches the runs of changed macroblocks (age 0) to the
+// picture; FFmpeg hands them to x264. all: leave it without, all changed.
+static int perigee_x264_hint(AVFrame *f, const uint8_t *age, int cols, int rows, int all) {
+	av_frame_remove_side_data(f, AV_FRAME_DATA_VIDEO_HINT);
+	if (all)
+		return 0;
+	size_t n = 0;
+	for (int i = 0; i < cols * rows; i++)
+		n += !age[i] && (i % cols == 0 || age[i - 1]);
+	AVVideoHint *hint = av_video_hint_create_side_data(f, n);
+	if (!hint)
+		return -1;
+	hint->type = AV_VIDEO_HINT_TYPE_CHANGED;
+	AVVideoRect *r = n ? av_video_hint_rects(hint) : 0;
+	for (int row = 0; row < rows; row++) {
+		const uint8_t *line = age + (size_t)row * cols;
+		for (int col = 0; col < cols; col++) {
+			if (line[col])
+				continue;
+			r->x = col * 16;
+			r->y = row * 16;
+			r->height = 16;
+			while (col < cols && !line[col])
+				col++;
+			r->width = col * 16 - r->x;
+			r++;
+		}
+	}
+	return 0;
+}
+*/
+import "C"
+
 import (
+	"errors"
 	"maps"
 	"strconv"
+	"unsafe"
 
 	"github.com/asticode/go-astiav"
 )
@@ -25,6 +65,7 @@ func h264() recipe {
 				"tune":       "zerolatency",
 				"profile":    "baseline", // what every WebRTC peer must decode (RFC 7742, 6.2)
 				"forced-idr": "1",
+				"mb_info":    "1",
 				"maxrate":    strconv.Itoa(c.BitrateKbps * 1000),
 				"bufsize":    strconv.Itoa(vbv(c)),
 			}
@@ -36,7 +77,22 @@ func h264() recipe {
 			cc.SetRateControlBufferSize(vbv(c))
 			return nil
 		},
+		hint: x264Hint,
 	}
+}
+
+// x264Hint marks the blocks that did not change. x264 skips them without a
+// look, unless it can now afford to code them finer than they are.
+func x264Hint(v *Video) error {
+	all := C.int(0)
+	if v.blocks.fresh == len(v.blocks.age) {
+		all = 1
+	}
+	if C.perigee_x264_hint((*C.AVFrame)(v.frame.UnsafePointer()), (*C.uint8_t)(unsafe.Pointer(&v.blocks.age[0])),
+		C.int(v.blocks.cols), C.int(v.blocks.rows), all) != 0 {
+		return errors.New("out of memory")
+	}
+	return nil
 }
 
 // with joins option sets; later ones win.

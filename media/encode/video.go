@@ -37,6 +37,9 @@ type recipe struct {
 	options func(Config) map[string]string
 	// rate changes the bitrate of an open encoder; errReopen if it cannot.
 	rate func(*astiav.CodecContext, Config) error
+	// hint tells the encoder which parts of the picture about to be encoded
+	// changed; nil if it cannot be told.
+	hint func(*Video) error
 }
 
 // errReopen says that a change needs a new encoder, which starts with a key.
@@ -67,7 +70,9 @@ type Video struct {
 	ctx    *astiav.CodecContext
 	frame  *astiav.Frame
 	packet *astiav.Packet
-	count  int64 // pictures encoded: the encoder's clock
+	blocks blocks
+	active []byte // libvpx's map of blocks
+	count  int64  // pictures encoded: the encoder's clock
 }
 
 // NewVideo opens an encoder.
@@ -78,7 +83,8 @@ func NewVideo(cfg Config) (*Video, error) {
 	}
 	r, _ := recipes(cfg.Codec)
 	astiav.SetLogLevel(astiav.LogLevelQuiet)
-	v := &Video{cfg: cfg, recipe: r, frame: astiav.AllocFrame(), packet: astiav.AllocPacket()}
+	v := &Video{cfg: cfg, recipe: r, frame: astiav.AllocFrame(), packet: astiav.AllocPacket(),
+		blocks: newBlocks(cfg.Width, cfg.Height)}
 	v.frame.SetWidth(cfg.Width)
 	v.frame.SetHeight(cfg.Height)
 	v.frame.SetPixelFormat(astiav.PixelFormatYuv420P)
@@ -194,28 +200,23 @@ func (v *Video) open() error {
 // Name is FFmpeg's name of the encoder.
 func (v *Video) Name() string { return v.recipe.name }
 
-// Load converts the changed part of a picture (rows of blue, green, red,
-// unused; stride bytes apart) into the encoder's own; the rest stays.
-func (v *Video) Load(pix []byte, stride int, changed image.Rectangle) error {
-	all := image.Rect(0, 0, v.cfg.Width, v.cfg.Height)
-	changed = evenOut(changed.Intersect(all))
-	if changed.Empty() {
-		return nil
-	}
-	if stride < v.cfg.Width*4 || len(pix) < (changed.Max.Y-1)*stride+changed.Max.X*4 {
+// Load converts the changed parts of a picture (rows of blue, green, red,
+// unused; stride bytes apart) into the encoder's own; the rest stays. Parts are
+// taken to whole macroblocks: pix must hold the whole picture.
+func (v *Video) Load(pix []byte, stride int, changed ...image.Rectangle) error {
+	if stride < v.cfg.Width*4 || len(pix) < (v.cfg.Height-1)*stride+v.cfg.Width*4 {
 		return fmt.Errorf("picture of %d bytes, %d a row, is too small for %dx%d", len(pix), stride, v.cfg.Width, v.cfg.Height)
+	}
+	v.blocks.change(changed)
+	if v.blocks.fresh == 0 {
+		return nil
 	}
 	if !v.frame.IsWritable() { // the encoder still reads it
 		if err := v.frame.MakeWritable(); err != nil {
 			return fmt.Errorf("copy picture: %w", err)
 		}
 	}
-	return convert(v.frame, pix, stride, changed)
-}
-
-// evenOut widens a rectangle to whole chroma samples, which cover 2x2 pixels.
-func evenOut(r image.Rectangle) image.Rectangle {
-	return image.Rect(r.Min.X&^1, r.Min.Y&^1, (r.Max.X+1)&^1, (r.Max.Y+1)&^1)
+	return convert(v.frame, pix, stride, v.blocks)
 }
 
 // Encode encodes the loaded picture, as a key if wanted, and returns its packet.
@@ -226,10 +227,16 @@ func (v *Video) Encode(key bool) (Packet, error) {
 	}
 	v.frame.SetPictureType(kind)
 	v.frame.SetPts(v.count)
+	if v.recipe.hint != nil {
+		if err := v.recipe.hint(v); err != nil {
+			return Packet{}, fmt.Errorf("hint %s: %w", v.recipe.name, err)
+		}
+	}
 	if err := v.ctx.SendFrame(v.frame); err != nil {
 		return Packet{}, fmt.Errorf("encode with %s: %w", v.recipe.name, err)
 	}
 	v.count++
+	v.blocks.encoded()
 	// Each of our encoders gives the packet of the picture it was just given
 	// (SVT-AV1 waits inside for it): none now is a fault, not a delay.
 	if err := v.ctx.ReceivePacket(v.packet); err != nil {

@@ -13,24 +13,44 @@ struct perigee_vpx {
 	vpx_codec_ctx_t encoder;
 };
 
-// perigee_vpx_rate sets the bitrate of an open encoder, in kb/s. FFmpeg has no
-// way to; libvpx has. The layout is private, so it is believed only if libvpx's
-// own interface pointer stands where it should. 1: it does not.
-static int perigee_vpx_rate(AVCodecContext *cc, unsigned kbps) {
+// perigee_vpx finds libvpx's context. The layout is private, so it is believed
+// only if libvpx's own interface pointer stands where it should.
+static vpx_codec_ctx_t *perigee_vpx(AVCodecContext *cc) {
 	struct perigee_vpx *p = cc->priv_data;
 	if (p->encoder.iface != vpx_codec_vp8_cx() && p->encoder.iface != vpx_codec_vp9_cx())
+		return 0;
+	return p->encoder.config.enc ? &p->encoder : 0;
+}
+
+// perigee_vpx_rate sets the bitrate of an open encoder, in kb/s: FFmpeg has no
+// way to, libvpx has. Not 0: it cannot be done.
+static int perigee_vpx_rate(AVCodecContext *cc, unsigned kbps) {
+	vpx_codec_ctx_t *vpx = perigee_vpx(cc);
+	if (!vpx)
 		return 1;
-	if (!p->encoder.config.enc)
-		return 1;
-	vpx_codec_enc_cfg_t cfg = *p->encoder.config.enc;
+	vpx_codec_enc_cfg_t cfg = *vpx->config.enc;
 	cfg.rc_target_bitrate = kbps;
-	return vpx_codec_enc_config_set(&p->encoder, &cfg) == VPX_CODEC_OK ? 0 : 1;
+	return vpx_codec_enc_config_set(vpx, &cfg) != VPX_CODEC_OK;
+}
+
+// perigee_vpx_active makes libvpx pass over the macroblocks older than settled
+// (0: over none).
+static int perigee_vpx_active(AVCodecContext *cc, const uint8_t *age, uint8_t *map, int cols, int rows, int settled) {
+	vpx_codec_ctx_t *vpx = perigee_vpx(cc);
+	if (!vpx)
+		return 0; // it encodes them all, as it does without us
+	for (int i = 0; i < cols * rows; i++)
+		map[i] = !settled || age[i] < settled;
+	vpx_active_map_t active = {settled ? map : 0, rows, cols};
+	return vpx_codec_control(vpx, VP8E_SET_ACTIVEMAP, &active) != VPX_CODEC_OK;
 }
 */
 import "C"
 
 import (
+	"errors"
 	"strconv"
+	"unsafe"
 
 	"github.com/asticode/go-astiav"
 )
@@ -73,10 +93,32 @@ func vpxRate(cc *astiav.CodecContext, c Config) error {
 	return nil
 }
 
+// vpxSettled is after how many pictures without a change a block is passed over.
+// libvpx then copies it as it is; until then it had this many chances to get
+// sharp.
+const vpxSettled = 10
+
+// vpxHint tells libvpx which blocks may be passed over; none, when a picture is
+// encoded again just to get sharper.
+func vpxHint(v *Video) error {
+	settled := C.int(vpxSettled)
+	if v.blocks.fresh == 0 || v.blocks.fresh == len(v.blocks.age) {
+		settled = 0
+	}
+	if v.active == nil {
+		v.active = make([]byte, len(v.blocks.age))
+	}
+	if C.perigee_vpx_active((*C.AVCodecContext)(v.ctx.UnsafePointer()), (*C.uint8_t)(unsafe.Pointer(&v.blocks.age[0])),
+		(*C.uint8_t)(unsafe.Pointer(&v.active[0])), C.int(v.blocks.cols), C.int(v.blocks.rows), settled) != 0 {
+		return errors.New("libvpx refused the active map")
+	}
+	return nil
+}
+
 // vp8 is libvpx's VP8. static-thresh 1 lets it skip blocks that did not change
 // at all, the common case on a screen.
 func vp8() recipe {
-	return recipe{name: "libvpx", rate: vpxRate, options: func(c Config) map[string]string {
+	return recipe{name: "libvpx", rate: vpxRate, hint: vpxHint, options: func(c Config) map[string]string {
 		return with(vpxOptions(c), map[string]string{"static-thresh": "1"})
 	}}
 }
@@ -84,7 +126,7 @@ func vp8() recipe {
 // vp9 is libvpx's VP9: cyclic refresh (aq-mode 3) as real-time use wants it,
 // tile columns only where there are threads for them.
 func vp9() recipe {
-	return recipe{name: "libvpx-vp9", rate: vpxRate, options: func(c Config) map[string]string {
+	return recipe{name: "libvpx-vp9", rate: vpxRate, hint: vpxHint, options: func(c Config) map[string]string {
 		tiles := 0
 		for 1<<(tiles+1) <= c.Threads && tiles < 2 {
 			tiles++
