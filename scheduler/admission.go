@@ -50,7 +50,8 @@ func (s *Server) iceServers(v api.Session) []api.ICEServer {
 	return out
 }
 
-// CheckTicket checks a websocket's ticket and finds the session's node.
+// CheckTicket checks a websocket's ticket and finds the session's node. A session
+// that has ended is no error: its status says so.
 func (s *Server) CheckTicket(_ context.Context, text string) (api.Ticket, api.Session, error) {
 	if err := s.serving(); err != nil {
 		return api.Ticket{}, api.Session{}, err
@@ -67,7 +68,7 @@ func (s *Server) CheckTicket(_ context.Context, text string) (api.Ticket, api.Se
 	live, ok := root.Live(t.Session)
 	if !ok {
 		if old, ended := root.Session(t.Session); ended {
-			return t, old, api.Errorf(api.CodeConflict, "the session has ended (%s)", endedWhy(old))
+			return t, old, nil // the caller says why it ended
 		}
 		return t, api.Session{}, noSession(t.Session)
 	}
@@ -78,11 +79,4 @@ func (s *Server) CheckTicket(_ context.Context, text string) (api.Ticket, api.Se
 		return t, live.Session, api.Errorf(api.CodeConflict, "another client has joined the session since")
 	}
 	return t, live.Session, nil
-}
-
-func endedWhy(v api.Session) string {
-	if v.Reason != "" {
-		return string(v.Reason)
-	}
-	return string(v.Status())
 }

@@ -30,7 +30,7 @@ func TestSessionLivesAndEnds(t *testing.T) {
 	if used, sessions := n.Reserved(api.PoolCPU); used != 0 || sessions != 0 {
 		t.Errorf("%d macroblocks/s and %d sessions are still reserved", used, sessions)
 	}
-	if _, _, err := w.s.CheckTicket(w.ctx(), a.Ticket); api.CodeOf(err) != api.CodeConflict {
-		t.Errorf("ticket of an ended session: %v", err)
+	if _, over, err := w.s.CheckTicket(w.ctx(), a.Ticket); err != nil || over.Status() != api.StatusTerminated {
+		t.Errorf("ticket of an ended session: %s, %v", over.Status(), err)
 	}
 }

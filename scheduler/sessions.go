@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -142,21 +143,38 @@ func (s *Server) JoinSession(ctx context.Context, id api.SessionID, r api.JoinRe
 	if err := s.serving(); err != nil {
 		return api.Admission{}, err
 	}
-	if r.Screen.Width != 0 || r.Screen.Height != 0 {
-		var err error
-		if r.Screen, err = r.Screen.Normalize(); err != nil {
-			return api.Admission{}, err
-		}
-	}
 	if err := s.may(id, r.Grant); err != nil {
 		return api.Admission{}, err
 	}
-	res, err := s.propose(ctx, &state.Join{ID: id, Screen: r.Screen})
+	size, err := s.joinScreen(id, r.Screen)
+	if err != nil {
+		return api.Admission{}, err
+	}
+	res, err := s.propose(ctx, &state.Join{ID: id, Screen: size})
 	if err != nil {
 		return api.Admission{}, err
 	}
 	s.cfg.Log.Info("session joined", "session", id, "node", res.Session.Node, "viewer", res.Viewer)
 	return s.admission(*res.Session, res.Viewer), nil
+}
+
+// joinScreen fills what a join leaves open from the session's present screen;
+// the zero screen when all is.
+func (s *Server) joinScreen(id api.SessionID, want api.Screen) (api.Screen, error) {
+	if want == (api.Screen{}) {
+		return want, nil
+	}
+	if (want.Width == 0) != (want.Height == 0) {
+		return want, api.Invalidf("screen", "needs width and height together")
+	}
+	if v, ok := s.root().Live(id); ok {
+		if want.Width == 0 {
+			want.Width, want.Height = v.Screen.Width, v.Screen.Height
+		}
+		want.FPS = cmp.Or(want.FPS, v.Screen.FPS)
+		want.Density = cmp.Or(want.Density, v.Screen.Density)
+	}
+	return want.Normalize()
 }
 
 // may says whether a grant reaches a session: its own account's, and with a

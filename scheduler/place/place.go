@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/geo"
 	"github.com/perigee-cloud/perigee/scheduler/state"
 )
 
@@ -78,11 +79,9 @@ func Place(need api.Need, candidates []Candidate, p Policy) (Choice, []api.Refus
 // first, then the refused ones, nearest first.
 func Explain(need api.Need, candidates []Candidate, p Policy) []Line {
 	lines := make([]Line, 0, len(candidates))
+	client := geo.VectorOf(need.Client)
 	for _, c := range candidates {
-		l := Line{Candidate: c, DistanceKM: -1}
-		if need.Client.Known && c.Node.Location.Known {
-			l.DistanceKM = distance(need.Client, c.Node.Location)
-		}
+		l := Line{Candidate: c, DistanceKM: client.KM(geo.VectorOf(c.Node.Location))}
 		if l.Refusal = filter(need, c); l.Refusal.Code == "" {
 			l.Choice, l.FreeShare, l.Refusal = fit(need, c)
 		}
@@ -119,7 +118,7 @@ func placementOf(l Line, rank int, client api.Location) api.Placement {
 		return api.Placement{Rank: rank, DistanceKM: -1, EstimateMS: -1, Source: "unknown"}
 	}
 	p := api.Placement{Rank: rank, DistanceKM: l.DistanceKM, Source: "distance"}
-	p.EstimateMS, p.ErrorMS = estimate(l.DistanceKM, client.RadiusKM+l.Candidate.Node.Location.RadiusKM)
+	p.EstimateMS, p.ErrorMS = geo.Estimate(l.DistanceKM, client.RadiusKM+l.Candidate.Node.Location.RadiusKM)
 	return p
 }
 
