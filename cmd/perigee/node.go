@@ -1,0 +1,172 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/api/client"
+)
+
+func newNode(o *options) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:     "node",
+		Short:   "Nodes: the edge hosts that run and stream applications",
+		Example: "  perigee node list\n  perigee node drain 8k2v0m1q7r3t5a9c",
+	}
+	group(cmd)
+	cmd.AddCommand(nodeList(o), nodeShow(o),
+		nodeDo(o, "drain", "Let a node take no new sessions", "takes no new sessions",
+			func(ctx context.Context, c *client.Client, id api.NodeID) error { return c.SetDrain(ctx, id, true) }),
+		nodeDo(o, "undrain", "Let a node take new sessions again", "takes new sessions again",
+			func(ctx context.Context, c *client.Client, id api.NodeID) error { return c.SetDrain(ctx, id, false) }),
+		nodeDo(o, "remove", "Forget a node and free what was reserved on it", "removed",
+			func(ctx context.Context, c *client.Client, id api.NodeID) error { return c.RemoveNode(ctx, id) }))
+	return cmd
+}
+
+func nodeState(v api.NodeView) string {
+	switch {
+	case v.Node.Lost:
+		return "lost"
+	case !v.Alive:
+		return "silent"
+	case v.Node.Drain:
+		return "draining"
+	default:
+		return "ready"
+	}
+}
+
+func nodeList(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "list",
+		Short:   "List the nodes and how busy they are",
+		Example: "  perigee node list",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			list, err := c.Nodes(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return o.show(cmd, list, func(w io.Writer) error {
+				var rows [][]string
+				for _, v := range list {
+					rows = append(rows, []string{string(v.Node.ID), orDash(v.Node.Name), orDash(v.Node.Region), nodeState(v), strconv.Itoa(v.Sessions),
+						busy(v), pools(v), orDash(strings.Join(v.Node.Addresses, ",")), when(v.HeardAt)})
+				}
+				return table(w, "no nodes; start one with \"perigee-edge\" and a token of \"perigee account create edges --right node\"",
+					[]string{"NODE", "NAME", "REGION", "STATE", "SESSIONS", "BUSY", "ENCODERS", "ADDRESSES", "HEARD"}, rows)
+			})
+		},
+	}
+}
+
+// busy names the part of the node that binds, with its used share.
+func busy(v api.NodeView) string {
+	if v.Headroom.Binding == "" {
+		return "-"
+	}
+	return fmt.Sprintf("%d%% %s", v.Headroom.Saturation, v.Headroom.Binding)
+}
+
+// pools shows what is reserved of each encoder pool.
+func pools(v api.NodeView) string {
+	out := make([]string, 0, len(v.Node.Pools))
+	for _, p := range v.Node.Pools {
+		share := uint64(0)
+		if p.Macroblocks > 0 {
+			share = v.Reserved[p.Pool] * 100 / p.Macroblocks
+		}
+		out = append(out, fmt.Sprintf("%s %d%%", p.Pool, share))
+	}
+	if len(out) == 0 {
+		return "-"
+	}
+	return strings.Join(out, ",")
+}
+
+// findNode looks a node up by its id or its name.
+func findNode(ctx context.Context, c *client.Client, name string) (api.NodeView, error) {
+	list, err := c.Nodes(ctx)
+	if err != nil {
+		return api.NodeView{}, err
+	}
+	for _, match := range []func(api.NodeView) bool{
+		func(v api.NodeView) bool { return string(v.Node.ID) == name },
+		func(v api.NodeView) bool { return v.Node.Name == name },
+	} {
+		if i := slices.IndexFunc(list, match); i >= 0 {
+			return list[i], nil
+		}
+	}
+	return api.NodeView{}, fmt.Errorf("node %q does not exist; see perigee node list", name)
+}
+
+func nodeShow(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "show NODE",
+		Short:   "Show a node, by its id or name",
+		Example: "  perigee node show 8k2v0m1q7r3t5a9c",
+		Args:    exactly("the node's id or name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			v, err := findNode(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			return o.show(cmd, v, func(w io.Writer) error {
+				n, place := v.Node, "unknown"
+				if n.Location.Known {
+					place = fmt.Sprintf("%.3f, %.3f (%s)", n.Location.Latitude, n.Location.Longitude, n.Location.Source)
+				}
+				pairs := []string{"node", string(n.ID), "name", n.Name, "state", nodeState(v), "region", n.Region, "location", place,
+					"addresses", strings.Join(n.Addresses, ", "), "relay", strings.Join(n.Relay, ", "), "version", n.Version,
+					"sessions", strconv.Itoa(v.Sessions), "busy", busy(v), "cpu", fmt.Sprintf("%d%%", v.Headroom.CPU),
+					"memory", fmt.Sprintf("%d%%", v.Headroom.Memory), "joined", when(n.JoinedAt), "heard", when(v.HeardAt)}
+				for _, p := range n.Pools {
+					pairs = append(pairs, "encoder "+string(p.Pool),
+						fmt.Sprintf("%d of %d macroblocks/s reserved, codecs %v", v.Reserved[p.Pool], p.Macroblocks, p.Codecs))
+				}
+				return fields(w, pairs...)
+			})
+		},
+	}
+}
+
+// nodeDo makes one of the commands that change a node.
+func nodeDo(o *options, verb, short, done string, do func(context.Context, *client.Client, api.NodeID) error) *cobra.Command {
+	return &cobra.Command{
+		Use:     verb + " NODE",
+		Short:   short + ", by its id or name",
+		Example: "  perigee node " + verb + " 8k2v0m1q7r3t5a9c",
+		Args:    exactly("the node's id or name"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			v, err := findNode(cmd.Context(), c, args[0])
+			if err != nil {
+				return err
+			}
+			if err := do(cmd.Context(), c, v.Node.ID); err != nil {
+				return err
+			}
+			return o.done(cmd, "node %s %s", v.Node.ID, done)
+		},
+	}
+}
