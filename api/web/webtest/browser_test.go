@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
@@ -52,7 +53,10 @@ func newTab(t *testing.T, browser context.Context) *tab {
 	}); err != nil {
 		t.Fatalf("open a tab: %v", err)
 	}
-	return &tab{t, ctx}
+	p := &tab{t, ctx}
+	// Every tab acts as if it were in front, so that several can be driven at once.
+	call(p, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
+	return p
 }
 
 func (p *tab) do(actions ...chromedp.Action[chromedp.Void]) {

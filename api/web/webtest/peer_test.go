@@ -16,9 +16,10 @@ import (
 
 // peer is the instance side of one viewer's connection.
 type peer struct {
-	pc   *webrtc.PeerConnection
-	stop context.CancelFunc
-	done sync.WaitGroup
+	pc        *webrtc.PeerConnection
+	stop      context.CancelFunc
+	connected chan struct{}
+	done      sync.WaitGroup
 }
 
 func (g *gateway) closePeer() {
@@ -104,7 +105,7 @@ func (g *gateway) offer(ctx context.Context, c *websocket.Conn, sound bool) {
 		return
 	}
 	run, stop := context.WithCancel(context.Background())
-	p := &peer{pc: pc, stop: stop}
+	p := &peer{pc: pc, stop: stop, connected: make(chan struct{})}
 	g.closePeer()
 	g.set(func() { g.peer = p })
 
@@ -112,6 +113,12 @@ func (g *gateway) offer(ctx context.Context, c *websocket.Conn, sound bool) {
 		g.t.Errorf("channel: %v", err)
 	}
 	pc.OnDataChannel(g.channel)
+	var once sync.Once
+	pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
+		if s == webrtc.PeerConnectionStateConnected {
+			once.Do(func() { close(p.connected) })
+		}
+	})
 	pc.OnICECandidate(func(i *webrtc.ICECandidate) {
 		if i == nil {
 			return
@@ -143,17 +150,9 @@ func (g *gateway) track(run context.Context, p *peer, mime, id string, play func
 		g.t.Errorf("track: %v", err)
 		return
 	}
-	connected := make(chan struct{})
-	var once sync.Once
-	p.pc.OnConnectionStateChange(func(s webrtc.PeerConnectionState) {
-		if s == webrtc.PeerConnectionStateConnected {
-			once.Do(func() { close(connected) })
-		}
-	})
 	p.done.Go(func() {
 		select {
-		case <-connected:
-		case <-time.After(time.Second): // the other track's callback took its place
+		case <-p.connected:
 		case <-run.Done():
 			return
 		}

@@ -24,7 +24,11 @@ func TestShots(t *testing.T) {
 		{"wide-light", 1280, 800, "light"}, {"wide-dark", 1280, 800, "dark"},
 		{"phone-light", 390, 844, "light"}, {"phone-dark", 390, 844, "dark"},
 	} {
+		if *shots == "" && (form.name == "wide-dark" || form.name == "phone-light") {
+			continue // the same layouts again
+		}
 		t.Run(form.name, func(t *testing.T) {
+			t.Parallel()
 			g := newGateway(t)
 			p := newTab(t, browser)
 			call(p, emulation.SetDeviceMetricsOverride, emulation.SetDeviceMetricsOverrideParams{
@@ -77,7 +81,9 @@ func TestShots(t *testing.T) {
 			p.do(chromedp.Click("#again"))
 			p.until("perigee.state === 'live'")
 			eval[chromedp.Void](p, "document.getElementById('stats').click()")
-			p.until("document.querySelectorAll('#numbers dd').length > 8 && Number(document.querySelector('#numbers dd').textContent) > 5")
+			if *shots != "" {
+				p.until("document.querySelectorAll('#numbers dd').length > 8 && Number(document.querySelector('#numbers dd').textContent) > 5")
+			}
 			shot("live")
 		})
 	}

@@ -8,18 +8,22 @@ function table(): Record<string, number> {
   t.Digit0 = 39;
   const from40 = [
     "Enter", "Escape", "Backspace", "Tab", "Space", "Minus", "Equal", "BracketLeft", "BracketRight", "Backslash",
-    "Quote", "Semicolon", "Comma", "Period", "Slash", "CapsLock",
+    "Quote", "Semicolon",
+  ];
+  from40.forEach((code, i) => { t[code] = 40 + i; });
+  const from54 = [ // the wire leaves 52 and 53 out
+    "Comma", "Period", "Slash", "CapsLock",
     "F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9", "F10", "F11", "F12",
     "PrintScreen", "ScrollLock", "Pause", "Insert", "Home", "PageUp", "Delete", "End", "PageDown",
     "ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp",
   ];
-  from40.forEach((code, i) => { t[code] = 40 + i; });
+  from54.forEach((code, i) => { t[code] = 54 + i; });
   Object.assign(t, {
     ControlLeft: 83, ControlRight: 83, ShiftLeft: 84, ShiftRight: 84, AltLeft: 85, AltRight: 85,
     MetaLeft: 86, MetaRight: 86, OSLeft: 86, OSRight: 86, NumLock: 88,
     AudioVolumeDown: 89, VolumeDown: 89, AudioVolumeUp: 90, VolumeUp: 90, Power: 91, BrowserBack: 92,
     // The wire has no keypad: its keys go as their twins.
-    NumpadEnter: 40, NumpadSubtract: 45, NumpadDivide: 54, NumpadEqual: 46,
+    NumpadEnter: 40, NumpadSubtract: 45, NumpadDivide: 56, NumpadEqual: 46,
   });
   return t;
 }

@@ -3,6 +3,7 @@ import { Codec, PerigeeOptions, StreamError } from "./types";
 
 const apiVersion = 2;
 const maxDataChannels = 5;
+const goodbyeLimit = 300; // ms
 const lostGrace = 10_000; // ICE may mend itself for this long
 
 export interface PeerEvents {
@@ -180,13 +181,19 @@ export class Peer {
     else c.send(data);
   }
 
-  /** leave says goodbye, then closes. */
+  /**
+   * leave says goodbye, then closes. Closing the connection at once would
+   * overtake the goodbye: the channel's own close waits for what was sent.
+   */
   async leave(): Promise<void> {
     if (this.done) return;
     this.done = true;
-    this.sendControl("stream::disconnect", {});
-    const until = performance.now() + 200;
-    while (this.controlOpen && this.control.bufferedAmount > 0 && performance.now() < until) await new Promise((r) => setTimeout(r, 5));
+    if (this.controlOpen) {
+      const closed = new Promise((r) => this.control.addEventListener("close", r, { once: true }));
+      this.sendControl("stream::disconnect", {});
+      this.control.close();
+      await Promise.race([closed, new Promise((r) => setTimeout(r, goodbyeLimit))]);
+    }
     this.close();
   }
 

@@ -91,6 +91,7 @@ export class PerigeeStream {
 
   private start(a: Admission): void {
     this.to("starting");
+    if (this.ended) return; // left in the state's own callback
     this.limit(signalingTimeout, "The application did not start within 5 minutes.");
     this.peer = new Peer(a.socket, a.iceServers, this.options, {
       offered: () => {
