@@ -140,7 +140,7 @@ func (s *session) configure(ctx context.Context, c media.Configure) error {
 	old, first := s.cfg, !s.configured
 	s.cfg, s.configured = c, true
 	s.picture.kbps = wantedKbps(c)
-	// Sound first: a sound server takes longest to give its first block.
+	// Sound first: a sound server takes longer to give its first block.
 	if first || c.Pulse != old.Pulse || c.Audio != old.Audio {
 		s.sound.close()
 		s.sound = nil

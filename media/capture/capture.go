@@ -240,7 +240,7 @@ func (s *Screen) Run(ctx context.Context) error {
 
 // hangUp closes the connection; a server that no longer answers has a second.
 func (s *Screen) hangUp() {
-	s.link.bound(time.Second)
+	s.link.end(time.Second)
 	s.x.Close()
 }
 

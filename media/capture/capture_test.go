@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"image"
+	"syscall"
 	"testing"
 	"time"
 
@@ -255,6 +256,26 @@ func TestServerGone(t *testing.T) {
 		t.Errorf("Grab after the end: %v", err)
 	}
 	s.Close()
+}
+
+// A server that is stopped, not dead, must not hold us.
+func TestServerStopped(t *testing.T) {
+	display, server := startServer(t, "-screen", "0", "320x180x24")
+	s := openScreen(t, Config{Display: display, Width: 320, Height: 180})
+	next(t, s)
+	if err := server.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = server.Signal(syscall.SIGCONT) })
+	s.Touch()
+	begun := time.Now()
+	if _, _, err := s.Grab(); !errors.Is(err, ErrClosed) {
+		t.Errorf("Grab from a stopped server: %v", err)
+	}
+	s.Close()
+	if took := time.Since(begun); took > 2*roundTrip {
+		t.Errorf("it held us for %v", took)
+	}
 }
 
 func TestOpenRefusesAndWaits(t *testing.T) {

@@ -26,9 +26,10 @@ type link struct {
 	r     *bufio.Reader // X events are 32 bytes: one read takes many
 	setup []byte        // sent in place of xgb's own connection setup
 
-	mu     sync.Mutex
-	attach []byte // how an AttachFd request starts; nil until MIT-SHM is known
-	fds    []int  // one for each AttachFd request to come, oldest first
+	mu      sync.Mutex
+	closing bool   // the last bound stays
+	attach  []byte // how an AttachFd request starts; nil until MIT-SHM is known
+	fds     []int  // one for each AttachFd request to come, oldest first
 }
 
 const (
@@ -138,11 +139,26 @@ func (l *link) expectFd(major byte, fd int) {
 // bound limits how long the server may be silent from now on; 0 = no limit.
 // When it runs out the connection ends, and every waiting request with it.
 func (l *link) bound(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closing {
+		return
+	}
 	var t time.Time
 	if d > 0 {
 		t = time.Now().Add(d)
 	}
 	_ = l.SetReadDeadline(t) // it fails on a closed socket only
+}
+
+// end bounds what is left to say before the connection is closed.
+func (l *link) end(d time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.closing {
+		l.closing = true
+		_ = l.SetReadDeadline(time.Now().Add(d)) // it fails on a closed socket only
+	}
 }
 
 // takeFd gives the descriptor that must travel with a request.

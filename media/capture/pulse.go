@@ -19,6 +19,7 @@ const (
 	pulseAuth         = 8
 	pulseSetName      = 9
 	pulseRecordKilled = 65
+	pulseSuspendSink  = 70
 
 	pulseDescriptor = 20
 	pulseCommand    = ^uint32(0) // the channel of commands

@@ -3,8 +3,10 @@ package capture
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"time"
 
@@ -14,9 +16,10 @@ import (
 const (
 	// soundBlock is the bytes of one media.FrameDuration: 16-bit samples.
 	soundBlock = int(media.SampleRate*media.FrameDuration/time.Second) * media.Channels * 2
-	// soundSilent bounds the wait for a block. A null sink that nobody has
-	// recorded yet first plays out its own buffer, up to 2 s.
+	// soundSilent bounds the wait for a block.
 	soundSilent = 5 * time.Second
+	// soundAwake is when a block of a sink in use has come.
+	soundAwake = 100 * time.Millisecond
 )
 
 // Sound records what an instance plays, from its own sound server: 16-bit
@@ -77,8 +80,29 @@ func (s *Sound) setup() error {
 	if err != nil {
 		return fmt.Errorf("start recording: %w", err)
 	}
-	s.channel, err = pulseU32(b)
-	return err
+	if s.channel, err = pulseU32(b); err != nil {
+		return err
+	}
+	return s.wake()
+}
+
+// wake makes a null sink that nobody plays to give sound at once. It has
+// rendered silence ahead, up to 2 s, and would first wait that out; suspended
+// and resumed it starts afresh, at the latency that we asked for. A sink that
+// gives blocks already is left alone.
+func (s *Sound) wake() error {
+	_ = s.c.SetReadDeadline(time.Now().Add(soundAwake)) // it fails on a closed socket only
+	_, err := s.r.Peek(1)
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	for tag, suspended := range []bool{true, false} {
+		args := tags(nil).u32(pulseNone).text("@DEFAULT_SINK@").flag(suspended)
+		if err := pulseWrite(s.c, pulseSuspendSink, uint32(3+tag), args); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ask sends a command and waits for its reply.

@@ -25,6 +25,12 @@ func TestMain(m *testing.M) {
 // startXvfb runs a real X server on a free display and gives its name.
 func startXvfb(t testing.TB, args ...string) string {
 	t.Helper()
+	display, _ := startServer(t, args...)
+	return display
+}
+
+func startServer(t testing.TB, args ...string) (string, *os.Process) {
+	t.Helper()
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -47,7 +53,7 @@ func startXvfb(t testing.TB, args ...string) string {
 	if err != nil {
 		t.Fatalf("Xvfb did not start: %v", err)
 	}
-	return ":" + strings.TrimSpace(line)
+	return ":" + strings.TrimSpace(line), cmd.Process
 }
 
 // painter draws on a display as an application would.
