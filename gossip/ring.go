@@ -25,7 +25,7 @@ const (
 	tcpTimeout   = 3 * time.Second
 	joinFirst    = 100 * time.Millisecond // between two tries to join
 	joinMost     = 10 * time.Second
-	rejoinEvery  = 30 * time.Second
+	rejoinEvery  = 5 * time.Second // looks whether a seed is still seen
 	resyncAfter  = time.Second
 )
 
