@@ -13,7 +13,7 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# shellcheck source=deploy/ffmpeg/recipe.sh
+# shellcheck source=SCRIPTDIR/recipe.sh
 . "$here/recipe.sh"
 
 say() { echo "ffmpeg: $*" >&2; }
@@ -52,8 +52,21 @@ need() {
 # archives prints the base addresses of the machine's own Debian archives that
 # carry the given suite (bookworm, bookworm-security), one a line.
 archives() {
-	apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' 'Identifier: Packages' 2>/dev/null |
+	# shellcheck disable=SC2016 # the dollars are apt's
+	apt-get "${own[@]}" indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' 'Identifier: Packages' 2>/dev/null |
 		awk -v s="$1" '$1 == s && $2 == "main" { print $3 }' | sort -u
+}
+
+# own are the apt options under which the machine's sources are looked at.
+own=()
+
+# learn_archives reads the machine's sources into scratch lists, where its own
+# lists were cleaned away (as container images do).
+learn_archives() {
+	mkdir -p "$tmp/own/partial"
+	own=(-o "Dir::State::lists=$tmp/own" -o 'APT::Sandbox::User=')
+	# Some foreign source may fail; Debian's own is all that is needed.
+	apt-get "${own[@]}" -q update >>"$log" 2>&1 || true
 }
 
 # scratch_apt sets up an apt of its own, with its own lists and cache, whose
@@ -99,6 +112,7 @@ open_debian13() {
 	[ -e "$keyring" ] || die "no $keyring: apt-get install debian-archive-keyring"
 	local codename base sec
 	codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
+	[ -n "$(archives "$codename")" ] || learn_archives
 	sec=$(archives "$codename-security" | head -n 1)
 	for base in $(archives "$codename"); do
 		if scratch_apt "$base" "$sec" >>"$log" 2>&1 || scratch_apt "$base" "" >>"$log" 2>&1; then

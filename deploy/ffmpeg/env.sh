@@ -3,7 +3,7 @@
 #   eval "$(deploy/ffmpeg/env.sh)"
 # Nothing is printed where the system's own FFmpeg 7.1 serves.
 set -euo pipefail
-# shellcheck source=deploy/ffmpeg/recipe.sh
+# shellcheck source=SCRIPTDIR/recipe.sh
 . "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/recipe.sh"
 
 if prefix=$(built_ffmpeg); then
