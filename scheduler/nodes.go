@@ -1,10 +1,12 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
 	"net"
+	"slices"
 	"strconv"
 	"time"
 
@@ -229,6 +231,7 @@ func (s *Server) ListNodes(context.Context) ([]api.NodeView, error) {
 		}
 		out = append(out, v)
 	}
+	slices.SortFunc(out, func(a, b api.NodeView) int { return cmp.Compare(a.Node.ID, b.Node.ID) })
 	return out, nil
 }
 

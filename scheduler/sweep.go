@@ -101,17 +101,19 @@ type demand struct {
 	full   []api.DemandCell // of the minute before, until it is flushed
 }
 
-// count notes one request that was turned away, under the reason of the
-// candidate that came closest.
+// count notes one request that was turned away, under the reason of the nearest
+// candidate in the region that was asked for.
 func (d *demand) count(now time.Time, need api.Need, refusals []api.Refusal) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.turn(now)
 	c := api.DemandCell{Minute: d.minute, Region: need.Region, App: need.App, Codec: need.Codecs[0], Size: sizeOf(need.Screen)}
-	if len(refusals) > 0 {
-		c.Reason = refusals[0].Code
-		if c.Region == "" {
-			c.Region = refusals[0].Region
+	for _, r := range refusals {
+		if c.Reason == "" || c.Reason == api.RefusedRegion {
+			c.Reason = r.Code
+			if need.Region == "" {
+				c.Region = r.Region
+			}
 		}
 	}
 	if _, known := d.cells[c]; !known && len(d.cells) >= maxCells-1 {

@@ -59,18 +59,31 @@ const (
 	fullMemory = 97
 )
 
-// Place gives the best node, or every candidate's refusal when there is none.
+// Place gives the best node, or every candidate's refusal, nearest first, when
+// there is none. It is Explain's first line, found in one pass.
 func Place(need api.Need, candidates []Candidate, p Policy) (Choice, []api.Refusal) {
-	lines := Explain(need, candidates, p)
-	if len(lines) == 0 {
+	if len(candidates) == 0 {
 		return Choice{}, []api.Refusal{{Code: api.RefusedNoNodes, Region: need.Region, Detail: "no node has joined: start perigee-edge"}}
 	}
-	if lines[0].Rank == 1 {
-		return lines[0].Choice, nil
+	client := geo.VectorOf(need.Client)
+	distances := make([]float64, len(candidates))
+	var best Line
+	found := false
+	for i := range candidates {
+		distances[i] = client.KM(geo.VectorOf(candidates[i].Node.Location))
+		l := weigh(need, &candidates[i], distances[i])
+		if l.Refusal.Code == "" && (!found || compare(&l, &best, p) < 0) {
+			best, found = l, true
+		}
 	}
+	if found {
+		best.Choice.Placement = placementOf(&best, distances, need.Client)
+		return best.Choice, nil
+	}
+	lines := Explain(need, candidates, p)
 	refusals := make([]api.Refusal, len(lines))
-	for i, l := range lines {
-		refusals[i] = l.Refusal
+	for i := range lines {
+		refusals[i] = lines[i].Refusal
 	}
 	return Choice{}, refusals
 }
@@ -78,79 +91,79 @@ func Place(need api.Need, candidates []Candidate, p Policy) (Choice, []api.Refus
 // Explain gives every candidate's line: those that can take the session best
 // first, then the refused ones, nearest first.
 func Explain(need api.Need, candidates []Candidate, p Policy) []Line {
-	lines := make([]Line, 0, len(candidates))
 	client := geo.VectorOf(need.Client)
-	for _, c := range candidates {
-		l := Line{Candidate: c, DistanceKM: client.KM(geo.VectorOf(c.Node.Location))}
-		if l.Refusal = filter(need, c); l.Refusal.Code == "" {
-			l.Choice, l.FreeShare, l.Refusal = fit(need, c)
-		}
-		lines = append(lines, l)
+	lines := make([]Line, len(candidates))
+	distances := make([]float64, len(candidates))
+	for i := range candidates {
+		distances[i] = client.KM(geo.VectorOf(candidates[i].Node.Location))
+		lines[i] = weigh(need, &candidates[i], distances[i])
 	}
-	slices.SortFunc(lines, func(a, b Line) int { return compare(a, b, p) })
-	nearer := 0 // candidates of any kind that are nearer than the line's
+	slices.SortFunc(lines, func(a, b Line) int { return compare(&a, &b, p) })
 	for i := range lines {
-		l := &lines[i]
-		if l.Refusal.Code != "" {
-			continue
-		}
-		l.Rank = i + 1
-		nearer = 0
-		for _, o := range lines {
-			if l.DistanceKM >= 0 && o.DistanceKM >= 0 && o.DistanceKM < l.DistanceKM && band(o) != band(*l) {
-				nearer++
-			}
-		}
-		l.Choice.Placement = placementOf(*l, nearer+1, need.Client)
-		if l.Rank >= explained {
-			break
+		if l := &lines[i]; l.Refusal.Code == "" {
+			l.Rank = i + 1
+			l.Choice.Placement = placementOf(l, distances, need.Client)
 		}
 	}
 	return lines
 }
 
-// explained bounds how many lines get their full placement worked out; only the
-// first is used, the others are for the reader.
-const explained = 16
-
-func placementOf(l Line, rank int, client api.Location) api.Placement {
-	if l.DistanceKM < 0 {
-		return api.Placement{Rank: rank, DistanceKM: -1, EstimateMS: -1, Source: "unknown"}
+// weigh filters and scores one candidate.
+func weigh(need api.Need, c *Candidate, km float64) Line {
+	l := Line{Candidate: *c, DistanceKM: km}
+	if l.Refusal = filter(need, c); l.Refusal.Code == "" {
+		l.Choice, l.FreeShare, l.Refusal = fit(need, c)
 	}
-	p := api.Placement{Rank: rank, DistanceKM: l.DistanceKM, Source: "distance"}
+	return l
+}
+
+// placementOf says why a line was chosen; its rank counts the nodes of any kind
+// that are nearer.
+func placementOf(l *Line, distances []float64, client api.Location) api.Placement {
+	p := api.Placement{Rank: 1, DistanceKM: l.DistanceKM, EstimateMS: -1, Source: "unknown"}
+	if l.DistanceKM < 0 {
+		p.DistanceKM = -1
+		return p
+	}
+	for _, km := range distances {
+		if km >= 0 && band(km) < band(l.DistanceKM) {
+			p.Rank++
+		}
+	}
+	p.Source = "distance"
 	p.EstimateMS, p.ErrorMS = geo.Estimate(l.DistanceKM, client.RadiusKM+l.Candidate.Node.Location.RadiusKM)
 	return p
 }
 
-func band(l Line) int { return int(l.DistanceKM / bandKM) }
+func band(km float64) int { return int(km / bandKM) }
 
 // compare orders eligible before refused, near before far, unknown distance
 // last, the default region before others, the emptier before the fuller.
-func compare(a, b Line, p Policy) int {
+func compare(a, b *Line, p Policy) int {
 	return cmp.Or(
-		yes(b.Refusal.Code == "", a.Refusal.Code == ""),
-		yes(b.DistanceKM >= 0, a.DistanceKM >= 0),
-		cmp.Compare(band(a), band(b)),
-		yes(b.Candidate.Node.Region == p.DefaultRegion, a.Candidate.Node.Region == p.DefaultRegion),
+		yes(a.Refusal.Code == "", b.Refusal.Code == ""),
+		yes(a.DistanceKM >= 0, b.DistanceKM >= 0),
+		cmp.Compare(band(a.DistanceKM), band(b.DistanceKM)),
+		yes(a.Candidate.Node.Region == p.DefaultRegion, b.Candidate.Node.Region == p.DefaultRegion),
 		cmp.Compare(b.FreeShare, a.FreeShare),
 		cmp.Compare(a.Candidate.Node.ID, b.Candidate.Node.ID),
 	)
 }
 
-// yes orders true after false.
+// yes orders true before false.
 func yes(a, b bool) int {
 	switch {
 	case a == b:
 		return 0
 	case a:
-		return 1
-	default:
 		return -1
+	default:
+		return 1
 	}
 }
 
 // filter refuses a node whatever is free on it.
-func filter(need api.Need, c Candidate) api.Refusal {
+func filter(need api.Need, c *Candidate) api.Refusal {
 	n := c.Node
 	refuse := func(code api.RefusalCode, detail string) api.Refusal {
 		return api.Refusal{Node: n.ID, Region: n.Region, Code: code, Detail: detail}
@@ -169,20 +182,24 @@ func filter(need api.Need, c Candidate) api.Refusal {
 }
 
 // fit finds the first codec, in the client's order, that a pool has room for;
-// hardware before software. The refusal is the one that came closest.
-func fit(need api.Need, c Candidate) (Choice, float64, api.Refusal) {
-	closest := api.Refusal{Node: c.Node.ID, Region: c.Node.Region, Code: api.RefusedCodec, Detail: fmt.Sprintf("none of its pools encodes %v", need.Codecs)}
+// hardware before software. The refusal is of the most wanted codec that a pool
+// encodes at all.
+func fit(need api.Need, c *Candidate) (Choice, float64, api.Refusal) {
+	var closest api.Refusal
 	for _, codec := range need.Codecs {
 		for _, pool := range [...]api.Pool{api.PoolNVENC, api.PoolVAAPI, api.PoolCPU} {
+			capacity, ok := c.Node.Capacity(pool)
+			if !ok || !slices.Contains(capacity.Codecs, codec) {
+				continue
+			}
 			cost := api.Cost(pool, codec, need.Screen)
 			taken := c.Pending[pool]
 			if r, ok := c.Node.Fits(pool, codec, cost, taken.Reserved, taken.Sessions); !ok {
-				if r.Code != api.RefusedCodec {
+				if closest.Code == "" {
 					closest = r
 				}
 				continue
 			}
-			capacity, _ := c.Node.Capacity(pool)
 			used, _ := c.Node.Reserved(pool)
 			free := capacity.Macroblocks - used - taken.Reserved
 			if live, busy := foreignLoad(c.Live, pool, cost, free); busy {
@@ -193,6 +210,10 @@ func fit(need api.Need, c Candidate) (Choice, float64, api.Refusal) {
 			share := float64(free-cost) / float64(capacity.Macroblocks)
 			return Choice{Node: c.Node.ID, Region: c.Node.Region, Pool: pool, Codec: codec, Cost: cost}, share, api.Refusal{}
 		}
+	}
+	if closest.Code == "" {
+		closest = api.Refusal{Node: c.Node.ID, Region: c.Node.Region, Code: api.RefusedCodec,
+			Detail: fmt.Sprintf("none of its pools encodes %v", need.Codecs)}
 	}
 	return Choice{}, 0, closest
 }

@@ -161,10 +161,10 @@ func (s *State) LiveCount() int { return s.sessions.Len() }
 // Node finds a node.
 func (s *State) Node(id api.NodeID) (*Node, bool) { return s.nodes.Get(string(id)) }
 
-// Nodes walks the nodes by id.
+// Nodes walks the nodes in no useful order.
 func (s *State) Nodes() iter.Seq[*Node] {
 	return func(yield func(*Node) bool) {
-		for _, n := range s.nodes.Sorted() {
+		for _, n := range s.nodes.All() {
 			if !yield(n) {
 				return
 			}
