@@ -52,7 +52,6 @@ func TestLinkResendsWithBackOff(t *testing.T) {
 	l := NewLink(linkBase)
 	_ = l.Open()
 	var gaps []time.Duration
-	last := now
 	for range 16 {
 		if out := l.Due(now); len(out) != 1 {
 			t.Fatalf("%d signals due", len(out))
@@ -64,8 +63,8 @@ func TestLinkResendsWithBackOff(t *testing.T) {
 		if early := l.Due(next.Add(-1)); len(early) != 0 {
 			t.Fatal("sent again too early")
 		}
-		last, now = now, next
-		gaps = append(gaps, now.Sub(last))
+		gaps = append(gaps, next.Sub(now))
+		now = next
 	}
 	if gaps[0] != resendEvery || gaps[resendSteady-1] != resendEvery || gaps[resendSteady] != 2*resendEvery || gaps[15] != resendMost {
 		t.Errorf("gaps %v", gaps)

@@ -92,7 +92,7 @@ func (l *Locator) refresh() {
 		switch {
 		case !changed:
 		case err != nil:
-			l.log.Error("location file not usable, the earlier one stays", "path", f.path, "err", err)
+			l.log.Error("location file not usable, the earlier one stays", "path", f.path, "error", err)
 		default:
 			l.log.Info("location file read again", "path", f.path)
 		}
@@ -153,7 +153,7 @@ func (l *Locator) Locate(address string) api.Location {
 	}
 	city, err := r.City(a)
 	if err != nil {
-		l.log.Warn("location database record not readable", "err", err)
+		l.log.Warn("location database record not readable", "error", err)
 		return api.Location{}
 	}
 	at := city.Location

@@ -35,7 +35,7 @@ func (r *Ring) NodeMeta(limit int) []byte {
 func (r *Ring) NotifyMsg(b []byte) {
 	e, err := decodeBroadcast(b)
 	if err != nil {
-		r.log.Debug("gossip message not read", "err", err)
+		r.log.Debug("gossip message not read", "error", err)
 		return
 	}
 	if s, ok := r.view.merge(e, time.Now()); ok {
@@ -58,7 +58,7 @@ func (r *Ring) LocalState(bool) []byte { return encodeState(r.view.state(time.No
 func (r *Ring) MergeRemoteState(b []byte, _ bool) {
 	list, err := decodeState(b)
 	if err != nil {
-		r.log.Debug("gossip state not read", "err", err)
+		r.log.Debug("gossip state not read", "error", err)
 		return
 	}
 	now := time.Now()
@@ -78,7 +78,7 @@ func (r *Ring) MergeRemoteState(b []byte, _ bool) {
 func (r *Ring) NotifyJoin(n *memberlist.Node) {
 	m, err := parseMeta(n.Meta)
 	if err != nil {
-		r.log.Debug("gossip member not read", "member", n.Name, "err", err)
+		r.log.Debug("gossip member not read", "member", n.Name, "error", err)
 		return
 	}
 	r.view.joined(n.Name, Member{Meta: m, Address: n.Address()})

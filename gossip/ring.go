@@ -138,7 +138,7 @@ func (r *Ring) Run(ctx context.Context) error {
 	r.log.Info("gossip listens", "address", r.Addr())
 	<-ctx.Done()
 	if err := m.Leave(leaveTimeout); err != nil {
-		r.log.Warn("gossip left without telling", "err", err)
+		r.log.Warn("gossip left without telling", "error", err)
 	}
 	if err := m.Shutdown(); err != nil {
 		return fmt.Errorf("stop gossip: %w", err)
@@ -195,7 +195,7 @@ func (r *Ring) Join(ctx context.Context, addresses []string) {
 				}
 			default:
 				if wait == joinFirst {
-					r.log.Warn("gossip cannot join yet", "addresses", addresses, "err", err)
+					r.log.Warn("gossip cannot join yet", "addresses", addresses, "error", err)
 				}
 				pause, exchanged, wait = wait, 0, min(2*wait, joinMost)
 			}

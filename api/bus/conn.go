@@ -185,7 +185,7 @@ func (b *Conn) onUp(nc *nats.Conn) {
 
 func (b *Conn) onDown(_ *nats.Conn, err error) {
 	if b.ctx.Err() == nil {
-		b.log.Warn("bus connection lost", "err", err)
+		b.log.Warn("bus connection lost", "error", err)
 	}
 }
 
@@ -194,7 +194,7 @@ func (b *Conn) onError(_ *nats.Conn, s *nats.Subscription, err error) {
 	if s != nil {
 		on = s.Subject
 	}
-	b.log.Warn("bus error", "subject", on, "err", err)
+	b.log.Warn("bus error", "subject", on, "error", err)
 }
 
 // subscribe hands messages to take on the subscription's own goroutine; take must not wait.
@@ -239,7 +239,7 @@ func (b *Conn) reply(m *nats.Msg, a any) {
 		err = b.nc.Publish(m.Reply, data)
 	}
 	if err != nil && b.ctx.Err() == nil {
-		b.log.Warn("bus answer not sent", "subject", m.Subject, "err", err)
+		b.log.Warn("bus answer not sent", "subject", m.Subject, "error", err)
 	}
 }
 

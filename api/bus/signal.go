@@ -248,7 +248,7 @@ func (l *SignalLink) transmit(now time.Time, leave *time.Time) (time.Duration, b
 	l.mu.Unlock()
 	for _, s := range out {
 		if err := l.bus.publish(kindDown, l.node, s); err != nil && l.bus.nc.IsConnected() {
-			l.bus.log.Warn("signal not sent", "session", s.Session, "viewer", s.Viewer, "err", err)
+			l.bus.log.Warn("signal not sent", "session", s.Session, "viewer", s.Viewer, "error", err)
 		}
 	}
 	if ended && leave.IsZero() {
