@@ -40,7 +40,7 @@ func TestEveryFileHasItsType(t *testing.T) {
 		"/static/perigee-sdk.iife.js": "text/javascript; charset=utf-8",
 	} {
 		r := get(t, http.MethodGet, path)
-		if got := r.Header.Get("Content-Type"); r.StatusCode != 200 || got != want {
+		if got := r.Header.Get("Content-Type"); r.StatusCode != http.StatusOK || got != want {
 			t.Errorf("%s: %d, %q, want %q", path, r.StatusCode, got, want)
 		}
 		if len(body(t, r)) < 100 {
@@ -67,7 +67,7 @@ func TestWhatIsNotThere(t *testing.T) {
 	if r.StatusCode != http.StatusMethodNotAllowed || r.Header.Get("Allow") != "GET, HEAD" {
 		t.Errorf("POST /: %d, Allow %q", r.StatusCode, r.Header.Get("Allow"))
 	}
-	if r := get(t, http.MethodHead, "/"); r.StatusCode != 200 || body(t, r) != "" {
+	if r := get(t, http.MethodHead, "/"); r.StatusCode != http.StatusOK || body(t, r) != "" {
 		t.Errorf("HEAD /: %d with a body", r.StatusCode)
 	}
 }
@@ -104,7 +104,7 @@ func TestCaching(t *testing.T) {
 	}
 	for _, l := range links {
 		r := get(t, http.MethodGet, l[1])
-		if got := r.Header.Get("Cache-Control"); r.StatusCode != 200 || !strings.Contains(got, "immutable") {
+		if got := r.Header.Get("Cache-Control"); r.StatusCode != http.StatusOK || !strings.Contains(got, "immutable") {
 			t.Errorf("%s: %d, %q: its name does not fit its content", l[1], r.StatusCode, got)
 		}
 		if got := get(t, http.MethodGet, l[1]+"old").Header.Get("Cache-Control"); got != "no-cache" {

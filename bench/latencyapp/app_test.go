@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -60,7 +61,7 @@ func start(t *testing.T, o options) {
 		cancel()
 		select {
 		case err := <-done:
-			if err != context.Canceled {
+			if !errors.Is(err, context.Canceled) {
 				t.Errorf("run ended with %v", err)
 			}
 		case <-time.After(5 * time.Second):
@@ -245,7 +246,7 @@ func TestEchoSurvivesAReconnect(t *testing.T) {
 	go func() { done <- echo(ctx, folder, "chat") }()
 	defer func() {
 		cancel()
-		if err := <-done; err != context.Canceled {
+		if err := <-done; !errors.Is(err, context.Canceled) {
 			t.Errorf("echo ended with %v", err)
 		}
 	}()

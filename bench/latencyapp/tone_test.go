@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"math"
 	"os"
@@ -75,7 +76,7 @@ func TestToneReachesTheSoundServer(t *testing.T) {
 	go func() { played <- playTone(play) }()
 	defer func() {
 		stop()
-		if err := <-played; err != context.Canceled {
+		if err := <-played; !errors.Is(err, context.Canceled) {
 			t.Errorf("playTone ended with %v", err)
 		}
 	}()

@@ -45,7 +45,7 @@ export class Stage {
     this.press("mute", stream.muted);
     this.surface.focus({ preventScroll: true });
     this.showBar();
-    const touch = matchMedia("(hover: none)").matches;
+    const touch = matchMedia("(pointer: coarse)").matches;
     byId("hint").hidden = touch;
     window.clearTimeout(this.hintTimer);
     this.hintTimer = window.setTimeout(() => { byId("hint").hidden = true; }, hintFor);
