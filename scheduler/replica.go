@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
+	"github.com/hashicorp/raft-wal/metadb"
 
 	"github.com/perigee-cloud/perigee/scheduler/state"
 )
@@ -118,7 +119,9 @@ func openReplica(c Config) (_ *replica, err error) {
 		return nil, err
 	}
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: lineWriter{c.Log}, DisableTime: true})
-	w, err := wal.Open(logs, wal.WithSegmentSize(segmentBytes), wal.WithLogger(logger))
+	meta := &metadb.BoltMetaDB{} // ours, as the log does not close its own
+	r.close = append(r.close, meta.Close)
+	w, err := wal.Open(logs, wal.WithSegmentSize(segmentBytes), wal.WithLogger(logger), wal.WithMetaStore(meta))
 	if err != nil {
 		return nil, fmt.Errorf("open raft log: %w", err)
 	}

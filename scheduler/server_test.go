@@ -1,0 +1,408 @@
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+func TestHerdNeverReservesTwice(t *testing.T) {
+	w := newWorld(t)
+	w.app()
+	w.edge("one", 7)
+	w.edge("two", 5)
+	const herd = 200
+	var mu sync.Mutex
+	var made []api.Session
+	var refused []error
+	var all sync.WaitGroup
+	for range herd {
+		all.Go(func() {
+			a, err := w.create()
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				refused = append(refused, err)
+			} else {
+				made = append(made, a.Session)
+			}
+		})
+	}
+	all.Wait()
+	if len(made) != 12 {
+		t.Errorf("%d sessions were made on room for 12", len(made))
+	}
+	for _, err := range refused {
+		e, ok := err.(*api.Error)
+		if !ok || e.Code != api.CodeNoCapacity || len(e.Refusals) != 2 || e.Refusals[0].Code != api.RefusedEncoder {
+			t.Fatalf("refused with %v", err)
+		}
+	}
+	for n := range w.s.root().Nodes() {
+		capacity, _ := n.Capacity(api.PoolCPU)
+		if used, _ := n.Reserved(api.PoolCPU); used != capacity.Macroblocks {
+			t.Errorf("%s has %d of %d reserved", n.Name, used, capacity.Macroblocks)
+		}
+	}
+	if w.s.view.pending == nil || len(w.s.view.pending) != 0 {
+		t.Errorf("pending reservations are left: %v", w.s.view.pending)
+	}
+	cells, err := w.s.Demand(w.ctx())
+	var count uint64
+	for _, c := range cells {
+		count += c.Count
+		if c.App != "xterm" || c.Codec != api.H264 || c.Size != "1280x720@60" || c.Reason != api.RefusedEncoder || c.Region != "eu" {
+			t.Errorf("demand was counted as %+v", c)
+		}
+	}
+	if err != nil || count != uint64(len(refused)) {
+		t.Errorf("%d refusals were counted, %d happened: %v", count, len(refused), err)
+	}
+}
+
+func TestRestartKeepsTheState(t *testing.T) {
+	bus, data := newBus(), t.TempDir()
+	w := openWorld(t, bus, data)
+	w.app()
+	e := w.edge("one", 4)
+	token, _, err := w.s.CreateToken(w.ctx(), api.TokenSpec{Account: "alice"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := w.mustCreate()
+	w.until(a.Session.ID, api.StatusActive)
+	e.mute(true)
+	w.stop()
+	if _, err := w.s.Session(context.Background(), a.Session.ID); api.CodeOf(err) != api.CodeUnavailable {
+		t.Errorf("a stopped scheduler answers %v", err)
+	}
+
+	w = openWorld(t, bus, data)
+	if v, err := w.s.Session(w.ctx(), a.Session.ID); err != nil || v.Status() != api.StatusActive {
+		t.Errorf("after a restart the session is %s: %v", v.Status(), err)
+	}
+	if g, err := w.s.Authenticate(w.ctx(), token); err != nil || g.Account != "alice" {
+		t.Errorf("after a restart the token gives %+v: %v", g, err)
+	}
+	if ticket, _, err := w.s.CheckTicket(w.ctx(), a.Ticket); err != nil || ticket.Session != a.Session.ID {
+		t.Errorf("after a restart the ticket gives %+v: %v", ticket, err)
+	}
+	e.mute(false)
+	w.eventually("the node is alive", func() bool {
+		nodes, err := w.s.ListNodes(w.ctx())
+		return err == nil && nodes[0].Alive
+	})
+	if err := w.s.EndSession(w.ctx(), a.Session.ID, api.EndRequest{Wait: true}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGraceAtTheStart(t *testing.T) {
+	bus, data := newBus(), t.TempDir()
+	w := openWorld(t, bus, data)
+	w.app()
+	e := w.edge("one", 4)
+	a := w.mustCreate()
+	w.until(a.Session.ID, api.StatusActive)
+	e.mute(true)
+	w.stop()
+	w = openWorld(t, bus, data)
+	if v, _ := w.s.Session(w.ctx(), a.Session.ID); v.Status() != api.StatusActive {
+		t.Errorf("a new leader calls a node lost at once: %s", v.Status())
+	}
+	if v := w.until(a.Session.ID, api.StatusError); v.Reason != api.ReasonNodeLost {
+		t.Errorf("a node that stays silent leaves %q", v.Reason)
+	}
+}
+
+func TestSnapshotAndRestart(t *testing.T) {
+	bus, data := newBus(), t.TempDir()
+	w := openWorld(t, bus, data)
+	for i := range 50 {
+		if _, err := w.s.PutApplication(w.ctx(), api.App{Name: "xterm", Command: []string{fmt.Sprintf("xterm-%d", i)}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.s.replica.Load().raft.Snapshot().Error(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.s.PutApplication(w.ctx(), api.App{Name: "after", Command: []string{"x"}}); err != nil {
+		t.Fatal(err)
+	}
+	w.stop()
+	w = openWorld(t, bus, data)
+	apps, err := w.s.Applications(w.ctx())
+	if err != nil || len(apps) != 2 || apps[0].Name != "after" || apps[1].Version != 50 {
+		t.Errorf("after a restart the catalogue is %+v: %v", apps, err)
+	}
+}
+
+func TestSecondSchedulerOnOneDirectory(t *testing.T) {
+	data := t.TempDir()
+	openWorld(t, newBus(), data)
+	s, err := New(testConfig(t, newBus(), data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(deadline(t, 5*time.Second)); err == nil || !strings.Contains(err.Error(), "another scheduler") {
+		t.Errorf("a second scheduler on one directory: %v", err)
+	}
+}
+
+func TestTCPTransport(t *testing.T) {
+	w := newWorld(t, func(c *Config) { c.RaftListen = "127.0.0.1:0" })
+	w.app()
+	st, err := w.s.Status(w.ctx())
+	if err != nil || !st.Healthy || st.Replicas != 1 || st.Leader == "" {
+		t.Errorf("status is %+v: %v", st, err)
+	}
+}
+
+func TestConfigRefuses(t *testing.T) {
+	good := testConfig(t, newBus(), t.TempDir())
+	for field, change := range map[string]func(*Config){
+		"data":   func(c *Config) { c.Data = "" },
+		"log":    func(c *Config) { c.Log = nil },
+		"bus":    func(c *Config) { c.Bus = nil },
+		"lease":  func(c *Config) { c.Lease = c.HeartbeatEvery },
+		"config": func(c *Config) { c.TicketLife = -1 },
+	} {
+		c := good
+		change(&c)
+		if _, err := New(c); api.CodeOf(err) != api.CodeInvalid || err.(*api.Error).Field != field {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	s, err := New(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Regions(context.Background()); api.CodeOf(err) != api.CodeUnavailable {
+		t.Errorf("before Run it answers %v", err)
+	}
+	bad := good
+	bad.Data = filepath.Join(good.Data, "file")
+	if err := os.WriteFile(bad.Data, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err = New(bad); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Run(deadline(t, 5*time.Second)); err == nil {
+		t.Error("a file is taken for a data directory")
+	}
+}
+
+func TestCreateRefuses(t *testing.T) {
+	w := newWorld(t)
+	w.app()
+	if _, err := w.s.PutApplication(w.ctx(), api.App{Name: "h264only", Command: []string{"x"}, Codecs: []api.Codec{api.H264}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.create(); api.CodeOf(err) != api.CodeNoCapacity || err.(*api.Error).Refusals[0].Code != api.RefusedNoNodes {
+		t.Errorf("without a node: %v", err)
+	}
+	w.edge("one", 4)
+	for name, x := range map[string]struct {
+		change func(*api.CreateRequest)
+		code   api.Code
+	}{
+		"no app":           {func(r *api.CreateRequest) { r.App = "" }, api.CodeInvalid},
+		"an unknown app":   {func(r *api.CreateRequest) { r.App = "none" }, api.CodeNotFound},
+		"no such version":  {func(r *api.CreateRequest) { r.AppVersion = 7 }, api.CodeNotFound},
+		"too wide":         {func(r *api.CreateRequest) { r.Screen.Width = 3841 }, api.CodeInvalid},
+		"negative idle":    {func(r *api.CreateRequest) { r.IdleMinutes = -5 }, api.CodeInvalid},
+		"another region":   {func(r *api.CreateRequest) { r.Region = "moon" }, api.CodeNoCapacity},
+		"codecs disallow":  {func(r *api.CreateRequest) { r.App, r.Codecs = "h264only", []api.Codec{api.AV1} }, api.CodeInvalid},
+		"too large for it": {func(r *api.CreateRequest) { r.Screen = api.Screen{Width: 3840, Height: 2160, FPS: 240} }, api.CodeNoCapacity},
+		"another app":      {func(r *api.CreateRequest) { r.Grant.App = "chess" }, api.CodeForbidden},
+		"unknown token":    {func(r *api.CreateRequest) { r.Grant.TokenID = "none" }, api.CodeUnauthorized},
+	} {
+		if _, err := w.create(x.change); api.CodeOf(err) != x.code {
+			t.Errorf("%s answers %v, want %s", name, err, x.code)
+		}
+	}
+	if n := w.s.root().LiveCount(); n != 0 {
+		t.Errorf("%d sessions were made", n)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	w := newWorld(t)
+	w.app()
+	e := w.edge("one", 9)
+	page, g, err := w.s.CreateToken(w.ctx(), api.TokenSpec{Account: "alice", Rights: []api.Right{api.RightCreate, api.RightJoin}, App: "xterm", Uses: 2, TTL: time.Hour})
+	if err != nil || g.Uses != 2 {
+		t.Fatal(g, err)
+	}
+	grant, err := w.s.Authenticate(w.ctx(), page)
+	if err != nil || grant.App != "xterm" || grant.Can(api.RightSessions) || !grant.Can(api.RightCreate) {
+		t.Fatalf("the page's token gives %+v: %v", grant, err)
+	}
+	with := func(r *api.CreateRequest) { r.Grant = grant }
+	a := w.mustCreate(with)
+	w.mustCreate(with)
+	if _, err := w.create(with); api.CodeOf(err) != api.CodeForbidden {
+		t.Errorf("the third of two uses answers %v", err)
+	}
+	w.until(a.Session.ID, api.StatusActive)
+	if _, err := w.s.JoinSession(w.ctx(), a.Session.ID, api.JoinRequest{Grant: grant}); err != nil {
+		t.Errorf("a spent token cannot join its own session: %v", err)
+	}
+	others := w.mustCreate()
+	w.until(others.Session.ID, api.StatusActive)
+	if _, err := w.s.JoinSession(w.ctx(), others.Session.ID, api.JoinRequest{Grant: grant}); api.CodeOf(err) != api.CodeNotFound {
+		t.Errorf("a page's token joins another's session of the account: %v", err)
+	}
+	bob := api.Grant{Account: "bob", Rights: []api.Right{api.RightSessions}}
+	if err := w.s.EndSession(w.ctx(), a.Session.ID, api.EndRequest{Grant: bob}); api.CodeOf(err) != api.CodeNotFound {
+		t.Errorf("another account ends the session: %v", err)
+	}
+	if err := w.s.RevokeToken(w.ctx(), "alice", grant.TokenID); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{page, "", "pgt_unknown", strings.Repeat("x", 10_000)} {
+		if _, err := w.s.Authenticate(w.ctx(), bad); api.CodeOf(err) != api.CodeUnauthorized {
+			t.Errorf("token %.12q answers %v", bad, err)
+		}
+	}
+	accounts, err := w.s.ListAccounts(w.ctx())
+	if err != nil || len(accounts) != 2 || accounts[0].Name != "alice" || len(accounts[0].Tokens) != 0 {
+		t.Errorf("accounts are %+v: %v", accounts, err)
+	}
+	for name, spec := range map[string]api.TokenSpec{
+		"no account":     {},
+		"a strange name": {Account: "a b"},
+		"a right":        {Account: "a", Rights: []api.Right{"fly"}},
+		"negative uses":  {Account: "a", Uses: -1},
+		"negative life":  {Account: "a", TTL: -time.Second},
+	} {
+		if _, _, err := w.s.CreateToken(w.ctx(), spec); api.CodeOf(err) != api.CodeInvalid {
+			t.Errorf("%s answers %v", name, err)
+		}
+	}
+	if _, _, err := w.s.CreateToken(w.ctx(), api.TokenSpec{Account: "a", App: "none"}); api.CodeOf(err) != api.CodeNotFound {
+		t.Errorf("a token of an unknown application: %v", err)
+	}
+	_ = e
+}
+
+func TestExpiredToken(t *testing.T) {
+	now := time.Now()
+	var mu sync.Mutex
+	w := newWorld(t, func(c *Config) {
+		c.Clock = func() time.Time { mu.Lock(); defer mu.Unlock(); return now }
+	})
+	token, _, err := w.s.CreateToken(w.ctx(), api.TokenSpec{Account: "alice", TTL: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	mu.Lock()
+	now = now.Add(2 * time.Minute)
+	mu.Unlock()
+	if _, err := w.s.Authenticate(w.ctx(), token); api.CodeOf(err) != api.CodeUnauthorized || !strings.Contains(err.Error(), "expired") {
+		t.Errorf("an expired token answers %v", err)
+	}
+}
+
+func TestListSessions(t *testing.T) {
+	w := newWorld(t)
+	w.app()
+	w.edge("one", 9)
+	var ids []api.SessionID
+	for i := range 5 {
+		a := w.mustCreate(func(r *api.CreateRequest) { r.Grant.Account = []string{"alice", "bob"}[i%2] })
+		w.until(a.Session.ID, api.StatusActive)
+		ids = append(ids, a.Session.ID)
+	}
+	if err := w.s.EndSession(w.ctx(), ids[0], api.EndRequest{Wait: true}); err != nil {
+		t.Fatal(err)
+	}
+	list := func(q api.SessionQuery) ([]api.SessionID, int) {
+		t.Helper()
+		page, total, err := w.s.ListSessions(w.ctx(), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var out []api.SessionID
+		for _, v := range page {
+			out = append(out, v.ID)
+		}
+		return out, total
+	}
+	if got, total := list(api.SessionQuery{}); total != 5 || !slices.Equal(got, ids) {
+		t.Errorf("all are %v of %d, want %v", got, total, ids)
+	}
+	if got, total := list(api.SessionQuery{SortOrder: "desc", Limit: 2, Offset: 1}); total != 5 || !slices.Equal(got, []api.SessionID{ids[3], ids[2]}) {
+		t.Errorf("the page is %v of %d", got, total)
+	}
+	if got, total := list(api.SessionQuery{Account: "bob"}); total != 2 || len(got) != 2 {
+		t.Errorf("bob's are %v of %d", got, total)
+	}
+	if got, _ := list(api.SessionQuery{Status: api.StatusTerminated}); !slices.Equal(got, ids[:1]) {
+		t.Errorf("the ended are %v", got)
+	}
+	if got, total := list(api.SessionQuery{Offset: 99, Limit: 1, SortBy: "status"}); total != 5 || len(got) != 0 {
+		t.Errorf("beyond the end are %v of %d", got, total)
+	}
+	for _, q := range []api.SessionQuery{{SortBy: "colour"}, {SortOrder: "up"}, {Limit: -1}, {Offset: -1}} {
+		if _, _, err := w.s.ListSessions(w.ctx(), q); api.CodeOf(err) != api.CodeInvalid {
+			t.Errorf("%+v answers %v", q, err)
+		}
+	}
+}
+
+func TestCheckTicketRefuses(t *testing.T) {
+	w := newWorld(t)
+	w.app()
+	w.edge("one", 4)
+	a := w.mustCreate()
+	for name, ticket := range map[string]string{
+		"none": "", "no form": "abc", "a changed one": "A" + a.Ticket[1:], "without signature": strings.SplitN(a.Ticket, ".", 2)[0] + ".",
+	} {
+		if _, _, err := w.s.CheckTicket(w.ctx(), ticket); api.CodeOf(err) != api.CodeUnauthorized {
+			t.Errorf("%s answers %v", name, err)
+		}
+	}
+}
+
+func BenchmarkCreate(b *testing.B) {
+	for _, callers := range []int{1, 64, 512} {
+		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
+			w := newWorld(b, func(c *Config) { c.Lease, c.HeartbeatEvery = time.Hour, time.Minute })
+			w.app()
+			for i := range 20 {
+				e := w.edge(fmt.Sprintf("n%d", i), 1_000_000)
+				e.mu.Lock()
+				e.manual = true
+				e.mu.Unlock()
+			}
+			work := make(chan struct{})
+			var all sync.WaitGroup
+			for range callers {
+				all.Go(func() {
+					for range work {
+						if _, err := w.create(); err != nil {
+							b.Error(err)
+						}
+					}
+				})
+			}
+			b.ResetTimer()
+			for range b.N {
+				work <- struct{}{}
+			}
+			close(work)
+			all.Wait()
+			b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "creates/s")
+		})
+	}
+}
