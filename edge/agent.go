@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/local"
@@ -130,6 +132,8 @@ func New(cfg Config) (*Agent, error) {
 // what becomes of the sessions: see ErrEndSessions. It may be called once.
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.stopAll()
+	// What we were started with open is not for the processes that outlive us.
+	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) // since Linux 5.11
 	if err := os.MkdirAll(string(a.cfg.Run), 0o700); err != nil {
 		return fmt.Errorf("make run directory: %w", err)
 	}

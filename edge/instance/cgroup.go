@@ -48,6 +48,9 @@ func findCgroups(root string, own []byte) (*cgroups, error) {
 	}
 	c := &cgroups{}
 	for _, ctl := range controllers() {
+		if _, err := os.Stat(filepath.Join(root, ctl, "cgroup.procs")); err != nil {
+			return nil, fmt.Errorf("find cgroup: %w", errors.Join(errNoCgroups, err))
+		}
 		base := filepath.Join(root, ctl, groupName)
 		if err := os.MkdirAll(base, 0o755); err != nil {
 			return nil, fmt.Errorf("make cgroup: %w", errors.Join(errNoCgroups, err))

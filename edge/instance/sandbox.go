@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"os/exec"
@@ -143,14 +144,14 @@ func (b *boxConfig) arguments(files map[string]string) []string {
 	// Their pages count as the application's memory, so half of it bounds each.
 	size := strconv.Itoa(max(b.spec.App.Resources.MemoryMiB/2, 1) << 20)
 	a = append(a, "--proc", "/proc", "--dev", "/dev")
-	for _, d := range []string{"/dev/shm", "/tmp", "/var/tmp", boxHome} {
+	for _, d := range []string{"/dev/shm", "/tmp", "/var/tmp", boxHome, boxRuntime} {
 		mode := "1777"
-		if d == boxHome {
+		if d == boxHome || d == boxRuntime {
 			mode = "0700"
 		}
 		a = append(a, "--perms", mode, "--size", size, "--tmpfs", d)
 	}
-	a = append(a, "--symlink", "/run", "/var/run", "--perms", "0700", "--dir", boxRuntime,
+	a = append(a, "--symlink", "/run", "/var/run",
 		"--ro-bind-try", "/var/cache/fontconfig", "/var/cache/fontconfig")
 	for _, e := range etcShown() {
 		a = append(a, "--ro-bind-try", "/etc/"+e, "/etc/"+e)
@@ -264,6 +265,7 @@ func startApplication(b boxConfig, command string) (*application, error) {
 func (a *application) watch(status *os.File) {
 	defer status.Close()
 	r := bufio.NewReader(status)
+	defer func() { _, _ = io.Copy(io.Discard, r) }() // it writes once more at its end, and must be able to
 	line, err := r.ReadBytes('\n')
 	var first struct {
 		Child int `json:"child-pid"`

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jezek/xgb"
@@ -26,6 +27,8 @@ type control struct {
 	root xproto.Window
 
 	mu sync.Mutex // one resize at a time
+
+	windows atomic.Pointer[windows] // nil until manage
 }
 
 // xLink sends our cookie in place of xgb's setup, which it would read from the
@@ -66,8 +69,8 @@ func dialX(socket string, cookie []byte) (*control, error) {
 		c.Close()
 		return nil, fmt.Errorf("connect to the X server: %w", err)
 	}
-	go drain(x)
 	ctl := &control{x: x, link: l, root: xproto.Setup(x).DefaultScreen(x).Root}
+	go ctl.events()
 	if err := randr.Init(x); err != nil {
 		ctl.close()
 		return nil, fmt.Errorf("the X server has no RandR: %w", err)
@@ -76,12 +79,16 @@ func dialX(socket string, cookie []byte) (*control, error) {
 	return ctl, nil
 }
 
-// drain takes events nobody asked for until the connection ends.
-func drain(x *xgb.Conn) {
+// events takes the display's events until the connection ends.
+func (c *control) events() {
 	for {
-		if ev, err := x.WaitForEvent(); ev == nil && err == nil {
+		ev, err := c.x.WaitForEvent()
+		if ev == nil && err == nil {
 			return
 		}
+		if w := c.windows.Load(); w != nil && ev != nil {
+			w.handle(ev)
+		} // errors are of windows that went away meanwhile
 	}
 }
 
@@ -102,6 +109,9 @@ func (c *control) resize(width, height int) error {
 	}
 	if int(g.Width) != width || int(g.Height) != height {
 		return fmt.Errorf("the screen is %dx%d although %dx%d was set", g.Width, g.Height, width, height)
+	}
+	if w := c.windows.Load(); w != nil {
+		w.resized(width, height)
 	}
 	return nil
 }

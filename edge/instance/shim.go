@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"math"
 	"os"
 	"time"
 
+	"github.com/jezek/xgb"
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
@@ -103,6 +106,10 @@ func RunShim(ctx context.Context, cfg ShimConfig) error {
 	defer s.hub.close()
 	// Dumps of memory would outlive the session and hold what was in it.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+
+	xgb.Logger.SetOutput(io.Discard) // it reports what its caller is told anyway
+	// What we were started with open is not for the application.
+	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) // since Linux 5.11
 
 	begun := time.Now()
 	e, err := s.start(ctx)
@@ -212,24 +219,23 @@ func (s *shim) bound() error {
 	if err != nil {
 		return fmt.Errorf("read own cgroup: %w", err)
 	}
-	c, err := findCgroups(s.cfg.CgroupRoot, own)
-	if err != nil {
-		s.log.Warn("no cgroups: CPU and process limits are off, memory is limited per process", "error", err)
-		return nil
-	}
 	name, err := s.groupName()
 	if err != nil {
 		return err
 	}
-	if s.appG, err = c.make(name+"-app", s.spec.App.Resources); err != nil {
-		s.log.Warn("cgroup failed: CPU and process limits are off, memory is limited per process", "error", err)
+	c, err := findCgroups(s.cfg.CgroupRoot, own)
+	if err == nil {
+		s.appG, err = c.make(name+"-app", s.spec.App.Resources)
+	}
+	if err != nil {
+		s.log.Warn("no cgroups: CPU and process limits are off, memory is limited per process", "error", err)
 		return nil
 	}
 	s.srvG, err = c.make(name+"-srv", api.Resources{
 		CPUMillis: s.spec.App.Resources.CPUMillis, MemoryMiB: serverMemoryMiB, Processes: serverProcesses,
 	})
 	if err != nil {
-		s.log.Warn("cgroup of the servers failed", "error", err)
+		s.log.Warn("no cgroup for the servers: their memory is not limited", "error", err)
 	}
 	return writeGroups(s.cfg.Dir, s.appG, s.srvG)
 }

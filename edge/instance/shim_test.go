@@ -29,19 +29,17 @@ type testShim struct {
 
 var serial atomic.Uint32
 
-func needTools(t *testing.T) {
-	t.Helper()
-	for _, tool := range []string{"Xvfb", "bwrap", "pulseaudio"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			t.Skipf("%s is not installed", tool)
-		}
-	}
-}
-
 // startShim starts a shim process for an application.
 func startShim(t *testing.T, app api.App, size api.Screen, env ...string) *testShim {
 	t.Helper()
-	needTools(t)
+	s := prepare(t, app, size)
+	s.begin(env...)
+	return s
+}
+
+// prepare makes the session's folder and the command, as the daemon does.
+func prepare(t *testing.T, app api.App, size api.Screen) *testShim {
+	t.Helper()
 	// Short: a unix socket's path is bounded.
 	base, err := os.MkdirTemp("", "pgi")
 	if err != nil {
@@ -57,29 +55,33 @@ func startShim(t *testing.T, app api.App, size api.Screen, env ...string) *testS
 	if err := dir.WriteSpec(api.Spec{App: app, Screen: size}); err != nil {
 		t.Fatal(err)
 	}
-	s := &testShim{t: t, dir: dir, log: &bytes.Buffer{}, done: make(chan struct{}), begun: time.Now()}
-	s.cmd = exec.Command(os.Args[0])
-	s.cmd.Env = append(append(os.Environ(), shimEnv+"="+string(dir)), env...)
+	return &testShim{t: t, dir: dir, cmd: exec.Command(os.Args[0]), log: &bytes.Buffer{}, done: make(chan struct{})}
+}
+
+// begin starts the shim's process.
+func (s *testShim) begin(env ...string) {
+	s.t.Helper()
+	s.begun = time.Now()
+	s.cmd.Env = append(append(os.Environ(), shimEnv+"="+string(s.dir)), env...)
 	s.cmd.Stderr, s.cmd.Stdout = s.log, s.log
 	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
+		s.t.Fatal(err)
 	}
 	go func() { defer close(s.done); _ = s.cmd.Wait() }()
-	t.Cleanup(func() {
+	s.t.Cleanup(func() {
 		if !s.ended(0) {
 			_ = s.cmd.Process.Kill()
 			<-s.done
-			_ = Clean(dir)
+			_ = Clean(s.dir)
 		}
-		if t.Failed() {
-			t.Logf("shim says:\n%s", s.log)
+		if s.t.Failed() {
+			s.t.Logf("shim says:\n%s", s.log)
 			for _, f := range []string{"app.log", "x.log", "pulse.log"} {
-				b, _ := os.ReadFile(dir.Path(f))
-				t.Logf("%s:\n%s", f, b)
+				b, _ := os.ReadFile(s.dir.Path(f))
+				s.t.Logf("%s:\n%s", f, b)
 			}
 		}
 	})
-	return s
 }
 
 func (s *testShim) ended(wait time.Duration) bool {
@@ -194,15 +196,23 @@ func until(t *testing.T, what string, limit time.Duration, f func() bool) {
 	}
 }
 
-func sh(script string) api.App { return api.App{Command: []string{"sh", "-c", script}} }
-
-func TestXtermRuns(t *testing.T) {
-	s := startShim(t, api.App{Command: []string{"xterm"}}, api.Screen{Width: 1280, Height: 720})
-	st := s.wait(api.ObservedRunning)
-	t.Logf("running after %s", time.Since(s.begun))
-	if st.Screen.Width != 1280 || st.Display == "" || st.Pulse == "" || st.XAuth == "" {
-		t.Fatalf("state is %+v", st)
+// run runs an application to its end and gives what it wrote and how it ended.
+func run(t *testing.T, app api.App, env ...string) (string, local.InstanceState) {
+	t.Helper()
+	s := startShim(t, app, api.Screen{}, env...)
+	if !s.ended(20 * time.Second) {
+		t.Fatal("the application does not end")
 	}
-	s.stop(false)
+	st, err := s.dir.ReadInstance()
+	if err != nil {
+		t.Fatal(err)
+	}
 	s.nothingLeft(st.Display)
+	b, err := os.ReadFile(s.dir.Path("app.log"))
+	if err != nil && !os.IsNotExist(err) {
+		t.Fatal(err)
+	}
+	return string(b), st
 }
+
+func sh(script string) api.App { return api.App{Command: []string{"sh", "-c", script}} }

@@ -113,6 +113,7 @@ func (s *sound) wait(ctx context.Context) error {
 		}
 		select {
 		case <-s.ended:
+			s.out.settle()
 			return fmt.Errorf("the sound server did not start: %s", clip(s.out.lastLine()))
 		case <-ctx.Done():
 			return fmt.Errorf("wait for the sound server: %w", context.Cause(ctx))

@@ -84,6 +84,9 @@ func startX(ctx context.Context, l *launcher, st *stage, dir local.Session, g *g
 	if x.control, err = dialX(socketOf(x.number), x.cookie); err == nil {
 		err = x.control.resize(size.Width, size.Height)
 	}
+	if err == nil {
+		err = x.control.manage(size.Width, size.Height)
+	}
 	if err != nil {
 		return nil, errors.Join(err, x.stop())
 	}
@@ -114,15 +117,13 @@ func (x *xserver) run(ctx context.Context, tool string, l *launcher, st *stage, 
 		return err
 	}
 	readyW.Close()
-	if d, ok := ctx.Deadline(); ok {
-		_ = ready.SetReadDeadline(d) // a pipe always takes one
-	}
 	stop := context.AfterFunc(ctx, func() { _ = ready.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if _, err := bufio.NewReader(ready).ReadString('\n'); err != nil {
 		if ctx.Err() != nil {
 			return fmt.Errorf("wait for the X server: %w", context.Cause(ctx))
 		}
+		out.settle()
 		return fmt.Errorf("the X server did not start: %s", clip(out.lastLine()))
 	}
 	return nil
