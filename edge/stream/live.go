@@ -1,0 +1,116 @@
+package stream
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"github.com/perigee-cloud/perigee/edge/local"
+	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/input"
+	"github.com/perigee-cloud/perigee/media/rtc"
+)
+
+// live is the short way past the loop: frames go from the encode process's
+// socket straight to the connection, input straight to the display. Nothing is
+// queued between: what the network does not take at once the encoder feels.
+type live struct {
+	peer   atomic.Pointer[rtc.Peer]
+	input  atomic.Pointer[input.Injector]
+	inputs atomic.Uint64 // ids given
+}
+
+func (l *live) frame(f media.Frame) {
+	if p := l.peer.Load(); p != nil {
+		_ = p.WriteFrame(f) // the connection's own state tells of its end
+	}
+}
+
+func (l *live) restarted() {
+	if p := l.peer.Load(); p != nil {
+		p.Restarted()
+	}
+}
+
+// watchInstance waits for the display, then follows the shim's state.
+func (s *session) watchInstance(ctx context.Context) {
+	every, begun := displayPoll, time.Now()
+	var last local.InstanceState
+	for {
+		st, err := s.dir.ReadInstance()
+		switch {
+		case err == nil && st != last:
+			last = st
+			s.post(func() { s.instanceIs(ctx, st) })
+			if st.Display != "" {
+				every = instancePoll
+			}
+		case last.Display == "" && time.Since(begun) > displayWait:
+			s.post(func() { s.fail("the instance has no display") })
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(every):
+		}
+	}
+}
+
+func (s *session) instanceIs(ctx context.Context, st local.InstanceState) {
+	fresh := st.Display != "" && (st.Display != s.instance.Display || st.XAuth != s.instance.XAuth)
+	s.instance = st
+	if fresh {
+		s.wg.Go(func() { s.inject(ctx, st) })
+	}
+	s.configure()
+}
+
+const inputRetry = 200 * time.Millisecond
+
+// inject keeps a connection to the display for input.
+func (s *session) inject(ctx context.Context, st local.InstanceState) {
+	said := false
+	for ctx.Err() == nil {
+		// The size as it is now is told by resize, too.
+		i, err := input.Open(ctx, input.Config{Display: st.Display, XAuth: st.XAuth,
+			Width: s.spec.Screen.Width, Height: s.spec.Screen.Height, Log: s.log})
+		if err == nil {
+			said = false
+			s.live.input.Store(i)
+			s.post(func() { i.Resize(s.screen.Width, s.screen.Height) })
+			select {
+			case <-i.Done():
+			case <-ctx.Done():
+			}
+			s.live.input.CompareAndSwap(i, nil)
+			i.Close()
+		} else if !said && ctx.Err() == nil {
+			said = true
+			s.log.Warn("display takes no input yet", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(inputRetry):
+		}
+	}
+}
+
+// control takes a message of the control channel, on the connection's own goroutine.
+func (s *session) control(v *viewer, p *rtc.Peer, typ string, data []byte) {
+	if typ == "stream::disconnect" {
+		s.post(func() { s.leave(v) })
+		return
+	}
+	i := s.live.input.Load()
+	if i == nil || !v.drives || s.live.peer.Load() != p {
+		return
+	}
+	done, err := i.Handle(typ, data)
+	if err != nil {
+		s.log.Debug("input not understood", "error", err)
+	}
+	if done {
+		s.enc.input(media.Input{ID: s.live.inputs.Add(1), At: media.Now()})
+	}
+}

@@ -1,0 +1,386 @@
+// Package stream is the body of a session's stream process: signalling, WebRTC,
+// input and data channels of its one viewer, and the supervision of the encode
+// process. It outlives the daemon and never enters C.
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"sync"
+	"time"
+
+	"github.com/jezek/xgb"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/local"
+	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/rtc"
+)
+
+// Config of a stream process.
+type Config struct {
+	Dir       local.Session
+	Ports     rtc.Ports // the UDP port is one of these
+	Advertise []string  // the node's public addresses
+	// Encode makes the command of the encode process, which finds its socket as
+	// file descriptor 3; nil runs this program again with "encode".
+	Encode func() *exec.Cmd
+	Log    *slog.Logger
+
+	// OrphanAfter ends a process that neither a daemon nor a viewer wants; 0 is
+	// 10 minutes.
+	OrphanAfter time.Duration
+}
+
+const (
+	orphanAfter    = 10 * time.Minute
+	displayWait    = 60 * time.Second
+	displayPoll    = 10 * time.Millisecond
+	instancePoll   = 250 * time.Millisecond
+	stateEvery     = time.Second
+	lookEvery      = 250 * time.Millisecond
+	farewell       = 500 * time.Millisecond
+	maxQueued      = 4096 // events waiting for the loop
+	defaultPreroll = 0.7  // of the highest bitrate, before anything was measured
+)
+
+// errStopped ends Run without an error.
+var errStopped = errors.New("stop asked for")
+
+// Run serves one session until the daemon stops it, its folder goes, nobody
+// wants it any more (nil), ctx ends, or it cannot begin.
+func Run(ctx context.Context, cfg Config) error {
+	// xgb writes to stderr by itself; this process has no other user of it.
+	xgb.Logger.SetOutput(io.Discard)
+	s, err := newSession(cfg)
+	if err != nil {
+		return err
+	}
+	return s.run(ctx)
+}
+
+// session is the stream process's one session. Its fields belong to the loop
+// but where said otherwise; what happens elsewhere is posted to it.
+type session struct {
+	cfg        Config
+	log        *slog.Logger
+	dir        local.Session
+	id         api.SessionID
+	generation api.Generation
+	spec       api.Spec
+
+	transport *rtc.Transport
+	hub       *hub
+	enc       *encoder
+	live      live // shared: where frames and input go
+	wg        sync.WaitGroup
+	stop      context.CancelCauseFunc
+
+	mu     sync.Mutex // guards events
+	events []func()
+	wake   chan struct{}
+
+	instance  local.InstanceState
+	screen    api.Screen
+	viewers   map[string]*viewer
+	forgotten []string // ids of viewers that ended: what is late of them is refused
+	admitted  uint32   // highest number whose websocket opened
+	current   *viewer
+	handover  time.Time // until then a reconnecting viewer counts as connected
+	codec     api.Codec
+	kbps      int // that the way to the viewer carries
+	failed    string
+	told      local.StreamState
+	toldAt    time.Time
+	aloneAt   time.Time
+	lookedAt  time.Time
+}
+
+func newSession(cfg Config) (*session, error) {
+	id, gen, err := cfg.Dir.ID()
+	if err != nil {
+		return nil, fmt.Errorf("read session folder: %w", err)
+	}
+	spec, err := cfg.Dir.ReadSpec()
+	if err != nil {
+		return nil, err
+	}
+	if spec.Screen, err = spec.Screen.Normalize(); err != nil {
+		return nil, fmt.Errorf("check spec: %w", err)
+	}
+	if len(spec.Codecs) == 0 {
+		spec.Codecs = spec.App.AllowedCodecs()
+	}
+	advertise, err := addresses(cfg.Advertise)
+	if err != nil {
+		return nil, err
+	}
+	if cfg.OrphanAfter == 0 {
+		cfg.OrphanAfter = orphanAfter
+	}
+	if cfg.Encode == nil {
+		if cfg.Encode, err = encodeSelf(); err != nil {
+			return nil, err
+		}
+	}
+	log := cfg.Log.With("session", id, "generation", gen)
+	transport, err := rtc.NewTransport(rtc.TransportConfig{Ports: cfg.Ports, Advertise: advertise, Log: log})
+	if err != nil {
+		return nil, err
+	}
+	s := &session{cfg: cfg, log: log, dir: cfg.Dir, id: id, generation: gen, spec: spec, screen: spec.Screen,
+		transport: transport, viewers: map[string]*viewer{}, wake: make(chan struct{}, 1), aloneAt: time.Now()}
+	s.enc = newEncoder(cfg.Encode, log, sink{
+		frame: s.live.frame, restarted: s.live.restarted,
+		state: func() { s.post(func() {}) }, // the loop tells what changed
+		fail:  func(why string) { s.post(func() { s.fail(why) }) },
+	})
+	return s, nil
+}
+
+// encodeSelf runs this program's "encode".
+func encodeSelf() (func() *exec.Cmd, error) {
+	self, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find own program: %w", err)
+	}
+	return func() *exec.Cmd { return exec.Command(self, "encode") }, nil
+}
+
+func addresses(list []string) ([]netip.Addr, error) {
+	var out []netip.Addr
+	for _, a := range list {
+		ip, err := netip.ParseAddr(a)
+		if err != nil {
+			return nil, api.Invalidf("advertise", "%q is not an IP address", a)
+		}
+		out = append(out, ip.Unmap())
+	}
+	return out, nil
+}
+
+// post has the loop run f. It never blocks: pion's goroutines and the loop
+// itself post.
+func (s *session) post(f func()) {
+	s.mu.Lock()
+	full := len(s.events) >= maxQueued
+	if !full {
+		s.events = append(s.events, f)
+	}
+	s.mu.Unlock()
+	if full {
+		s.log.Error("too many events wait, one is lost")
+		return
+	}
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+func (s *session) run(ctx context.Context) error {
+	defer func() { _ = s.transport.Close() }() // nothing more to send
+	ctx, s.stop = context.WithCancelCause(ctx)
+	defer s.stop(nil)
+	if err := s.dir.WriteMedia(local.MediaState{PID: os.Getpid(), Candidates: s.transport.Candidates()}); err != nil {
+		return err
+	}
+	var err error
+	if s.hub, err = newHub(s.dir, hubEvents{
+		message: func(m local.Message) { s.post(func() { s.message(m) }) },
+		hello:   s.hello,
+	}); err != nil {
+		return err
+	}
+	// The encode process starts with us: its sound takes longest to come up.
+	s.enc.pause(true)
+	s.wg.Go(func() { s.enc.run(ctx) })
+	s.wg.Go(func() { s.watchInstance(ctx) })
+	s.loop(ctx)
+	s.end(ctx)
+	if cause := context.Cause(ctx); !errors.Is(cause, errStopped) && !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// loop runs what was posted and what is due, until ctx ends.
+func (s *session) loop(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.wake:
+		case <-timer.C:
+		}
+		s.drain()
+		now := time.Now()
+		next := s.transmit(now)
+		s.tell(now)
+		s.orphaned(now)
+		timer.Reset(min(time.Until(next), time.Until(s.toldAt.Add(stateEvery)), lookEvery))
+	}
+}
+
+func (s *session) drain() {
+	s.mu.Lock()
+	events := s.events
+	s.events = nil
+	s.mu.Unlock()
+	for _, f := range events {
+		f()
+	}
+}
+
+// end says farewell to viewers and daemons and ends what was started.
+func (s *session) end(context.Context) {
+	s.drain()
+	for _, v := range s.viewers {
+		s.dismiss(v, "the session has ended")
+	}
+	s.transmit(time.Now())
+	s.hub.close(farewell)
+	s.wg.Wait()
+	s.live.input.Store(nil)
+}
+
+// message takes what a daemon says.
+func (s *session) message(m local.Message) {
+	switch m.Kind {
+	case local.KindStop:
+		s.log.Info("stream stops", "reason", m.Reason)
+		s.stop(errStopped)
+	case local.KindAdmit:
+		if m.Screen != nil {
+			s.resize(*m.Screen)
+		}
+	case local.KindSignal:
+		if m.Signal != nil {
+			s.signal(*m.Signal)
+		}
+	}
+}
+
+// hello is what a daemon that has just connected is told.
+func (s *session) hello() local.Message {
+	done := make(chan local.StreamState, 1)
+	s.post(func() { done <- s.state() })
+	select {
+	case st := <-done:
+		return local.Message{Kind: local.KindState, Stream: &st}
+	case <-time.After(time.Second):
+		return local.Message{Kind: local.KindState, Stream: &local.StreamState{PID: os.Getpid()}}
+	}
+}
+
+func (s *session) resize(size api.Screen) {
+	if size.FPS == 0 {
+		size.FPS = s.screen.FPS
+	}
+	if size.Density == 0 {
+		size.Density = s.screen.Density
+	}
+	size, err := size.Normalize()
+	if err != nil {
+		s.log.Warn("resize refused", "error", err)
+		return
+	}
+	if size == s.screen {
+		return
+	}
+	s.screen = size
+	if s.current != nil && s.current.peer != nil {
+		s.current.peer.SetLimits(media.BitrateLimits(size))
+	}
+	if i := s.live.input.Load(); i != nil {
+		i.Resize(size.Width, size.Height)
+	}
+	s.configure()
+}
+
+// configure tells the encode process what to do, once the display is known.
+func (s *session) configure() {
+	if s.instance.Display == "" {
+		return
+	}
+	codec := s.codec
+	if codec == "" {
+		codec = s.spec.Codecs[0]
+	}
+	limits := media.BitrateLimits(s.screen)
+	kbps := s.kbps
+	if kbps == 0 {
+		kbps = int(float64(limits.MaxKbps) * defaultPreroll)
+	}
+	s.enc.configure(media.Configure{
+		Display: s.instance.Display, XAuth: s.instance.XAuth, Pulse: s.instance.Pulse,
+		Video: true, Audio: s.instance.Pulse != "", Codec: codec, Pool: s.spec.Pool, Screen: s.screen,
+		BitrateKbps: max(min(kbps, limits.MaxKbps), limits.MinKbps), Cursor: true,
+	})
+}
+
+// fail says that the stream cannot go on; the daemon then ends the session.
+func (s *session) fail(why string) {
+	if s.failed == "" {
+		s.log.Error("stream cannot go on", "reason", why)
+		s.failed = why
+	}
+}
+
+func (s *session) state() local.StreamState {
+	e := s.enc.last()
+	st := local.StreamState{
+		PID: os.Getpid(), Encoding: e.Ready && !s.enc.isPaused(), Drawn: e.Drawn > 0, Codec: s.codec, Pool: s.spec.Pool,
+		Screen: s.screen, Failed: s.failed,
+	}
+	if v := s.current; v != nil {
+		st.Viewer = v.number
+		st.Connected = v.connected || time.Now().Before(s.handover)
+		st.RoundTripMS = v.roundTrip
+	}
+	return st
+}
+
+// tell tells the daemons the state, on change and every second.
+func (s *session) tell(now time.Time) {
+	st := s.state()
+	regular := now.Sub(s.toldAt) >= stateEvery
+	if st == s.told && !regular {
+		return
+	}
+	if v := s.current; regular && v != nil && v.connected {
+		v.roundTrip = float64(v.peer.RoundTrip().Microseconds()) / 1000
+		st.RoundTripMS = v.roundTrip
+	}
+	s.told, s.toldAt = st, now
+	s.hub.broadcast(local.Message{Kind: local.KindState, Stream: &st})
+}
+
+// orphaned ends the process when its folder is gone or nobody wants it.
+func (s *session) orphaned(now time.Time) {
+	if now.Sub(s.lookedAt) < lookEvery {
+		return
+	}
+	s.lookedAt = now
+	if _, err := os.Stat(string(s.dir)); errors.Is(err, os.ErrNotExist) {
+		s.log.Info("session folder is gone, stream ends")
+		s.stop(errStopped)
+		return
+	}
+	if s.hub.count() > 0 || s.current != nil && s.current.connected {
+		s.aloneAt = now
+		return
+	}
+	if now.Sub(s.aloneAt) >= s.cfg.OrphanAfter {
+		s.log.Warn("nobody wants this stream any more", "after", s.cfg.OrphanAfter)
+		s.stop(errStopped)
+	}
+}

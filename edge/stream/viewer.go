@@ -1,0 +1,352 @@
+package stream
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/local"
+	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/rtc"
+)
+
+const (
+	maxViewers   = 16 // links at once: one lives, others end
+	maxForgotten = 64
+	// signalMost is how long a client may take to sign in: the SDK's own timer.
+	signalMost = 5 * time.Minute
+	// connectMost is how long a connection may take after the websocket closed.
+	connectMost = 30 * time.Second
+	// handoverMost is how long a session counts as connected while its viewer
+	// comes again or another takes over.
+	handoverMost = 20 * time.Second
+)
+
+// viewer is one websocket connection of a client and the connection it sets up.
+type viewer struct {
+	id     string
+	number uint32
+	drives bool // its role lets it
+	link   *api.Link
+	begun  time.Time
+
+	peer      *rtc.Peer
+	described bool // the client's answer or offer is in
+	connected bool
+	parted    time.Time // its websocket closed; zero = open
+	over      bool      // dismissed: only the link is being ended
+	deaf      bool      // its link broke
+	roundTrip float64   // ms
+	channels  *channels
+}
+
+// signal takes one signal of a viewer's link.
+func (s *session) signal(sig api.Signal) {
+	v := s.viewers[sig.Viewer]
+	if v == nil {
+		if v = s.newViewer(sig); v == nil {
+			return
+		}
+	}
+	was := v.link.Opened()
+	frames := v.link.Receive(sig)
+	if !was && v.link.Opened() && !v.over {
+		s.opened(v)
+	}
+	for _, f := range frames {
+		if v.over {
+			break
+		}
+		s.frame(v, f)
+	}
+	if _, closed := v.link.Closed(); closed && v.parted.IsZero() {
+		v.parted = time.Now()
+		if !v.over && !v.described {
+			s.leave(v)
+		}
+	}
+}
+
+// newViewer makes the end of a link that begins; signals of what has ended are refused.
+func (s *session) newViewer(sig api.Signal) *viewer {
+	refuse := func(why string) *viewer {
+		if answer, ok := api.RefuseSignal(sig, why); ok {
+			s.send(answer)
+		}
+		return nil
+	}
+	number, ok := viewerNumber(sig.Viewer)
+	switch {
+	case sig.Session != s.id || sig.Generation != s.generation:
+		return refuse("the session is not here")
+	case slices.Contains(s.forgotten, sig.Viewer):
+		return refuse("the connection has ended")
+	case sig.Kind == api.SignalAck || sig.Kind == api.SignalClose || sig.Seq == 0:
+		return refuse("the connection is not known")
+	case !ok:
+		return refuse("the viewer's number is missing")
+	case len(s.viewers) >= maxViewers:
+		return refuse("too many connections")
+	}
+	v := &viewer{id: sig.Viewer, number: number, drives: sig.Role != api.RoleViewer, link: api.NewLink(sig), begun: time.Now()}
+	s.viewers[v.id] = v
+	return v
+}
+
+// viewerNumber reads the ticket's number from "<number>-<random>".
+func viewerNumber(id string) (uint32, bool) {
+	n, _, ok := strings.Cut(id, "-")
+	v, err := strconv.ParseUint(n, 10, 32)
+	return uint32(v), ok && err == nil
+}
+
+// opened takes over from earlier viewers; one that is earlier itself is refused.
+func (s *session) opened(v *viewer) {
+	if v.number < s.admitted {
+		s.refuse(v, "another client has joined this session")
+		return
+	}
+	s.admitted = v.number
+	if s.current != nil && s.current.connected {
+		s.handover = time.Now().Add(handoverMost)
+	}
+	for _, other := range s.viewers {
+		if other != v {
+			s.dismiss(other, "another client has joined this session")
+		}
+	}
+	s.current = v
+	s.log.Info("viewer signs in", "viewer", v.id)
+}
+
+// refuse tells a client why before its websocket is closed.
+func (s *session) refuse(v *viewer, why string) {
+	if v.over {
+		return
+	}
+	s.log.Info("viewer refused", "viewer", v.id, "reason", why)
+	s.dismiss(v, why)
+}
+
+// dismiss cuts a viewer off and ends its link.
+func (s *session) dismiss(v *viewer, why string) {
+	if v.over {
+		return
+	}
+	v.over = true
+	if v.parted.IsZero() && !v.connected {
+		_ = v.link.Send(rtc.ErrorFrame(why)) // a full link is broken anyway
+	}
+	v.link.Close(why)
+	s.disconnect(v)
+}
+
+// leave ends a viewer that goes of its own will or was lost.
+func (s *session) leave(v *viewer) {
+	if s.current == v {
+		s.handover = time.Time{}
+	}
+	s.dismiss(v, "")
+}
+
+// disconnect closes a viewer's connection and lets go of what it held.
+func (s *session) disconnect(v *viewer) {
+	if s.current == v {
+		s.current = nil
+	}
+	v.connected = false
+	p := v.peer
+	if p == nil {
+		return
+	}
+	if s.live.peer.CompareAndSwap(p, nil) {
+		if i := s.live.input.Load(); i != nil {
+			i.ReleaseAll()
+		}
+		s.enc.pause(true)
+	}
+	v.channels.close()
+	s.wg.Go(func() {
+		if err := p.Close(); err != nil {
+			s.log.Debug("connection closed with an error", "viewer", v.id, "error", err)
+		}
+	})
+}
+
+// frame takes one frame of a client's signalling.
+func (s *session) frame(v *viewer, f []byte) {
+	m, err := rtc.ParseMessage(f)
+	if err == nil {
+		err = s.understand(v, m)
+	}
+	if err != nil {
+		s.refuse(v, err.Error())
+	}
+}
+
+func (s *session) understand(v *viewer, m rtc.Message) error {
+	switch m.Type {
+	case rtc.TypeDiscover:
+		return v.link.Send(rtc.DiscoverFrame(s.screen.FPS))
+	case rtc.TypeSettings:
+		return s.settings(v, m.Settings)
+	case rtc.TypeOffer:
+		// Clients of version 1 may send no settings at all.
+		if v.peer == nil {
+			if err := s.connect(v, rtc.Settings{EnableVideo: true, EnableSpeaker: true}); err != nil {
+				return err
+			}
+		}
+		v.described = true
+		return v.peer.Offered(m.SDP)
+	case rtc.TypeAnswer:
+		if v.peer == nil {
+			return api.Invalidf("answer", "came before the settings")
+		}
+		v.described = true
+		return v.peer.Answered(m.SDP)
+	case rtc.TypeCandidate:
+		if v.peer == nil {
+			return nil // of a client that has not said what it wants
+		}
+		if err := v.peer.AddCandidate(m.Candidate); err != nil {
+			s.log.Debug("candidate not used", "viewer", v.id, "error", err) // others may do
+		}
+	}
+	return nil
+}
+
+func (s *session) settings(v *viewer, set rtc.Settings) error {
+	switch {
+	case set.APIVersion > rtc.MaxAPIVersion:
+		return api.Invalidf("api_version", "at most %d is spoken here, got %d", rtc.MaxAPIVersion, set.APIVersion)
+	case set.APIVersion < 2:
+		return nil // the client's own offer follows
+	case v.peer != nil:
+		return api.Invalidf("settings", "came a second time")
+	}
+	if err := s.connect(v, set); err != nil {
+		return err
+	}
+	return v.peer.Offer()
+}
+
+// connect makes the viewer's connection.
+func (s *session) connect(v *viewer, set rtc.Settings) error {
+	v.channels = newChannels(s.dir, s.log)
+	var p *rtc.Peer
+	own := func(f func()) func() { // what comes late of a dismissed viewer is void
+		return func() {
+			if !v.over {
+				f()
+			}
+		}
+	}
+	p, err := s.transport.NewPeer(rtc.PeerConfig{
+		Codecs: rtc.Preference(set.Video.PreferredDecoderCodecs, s.spec.Codecs), Video: set.EnableVideo, Audio: set.EnableSpeaker,
+		Limits: media.BitrateLimits(s.screen), ICEServers: s.spec.ICEServers, Log: s.log,
+		Events: rtc.Events{
+			Signal:   func(f []byte) { s.post(own(func() { s.answer(v, f) })) },
+			State:    func(st rtc.State) { s.post(own(func() { s.peerState(v, st) })) },
+			Codec:    func(c api.Codec) { s.post(own(func() { s.agreed(c) })) },
+			Keyframe: func() { s.enc.keyframe() },
+			Bitrate:  func(kbps int) { s.post(own(func() { s.carries(kbps) })) },
+			Control:  func(typ string, d []byte) { s.control(v, p, typ, d) },
+			Channel:  v.channels.add,
+		},
+	})
+	if err != nil {
+		return err
+	}
+	v.peer = p
+	s.live.peer.Store(p)
+	return nil
+}
+
+// answer sends a frame to the client; one whose websocket has closed needs none.
+func (s *session) answer(v *viewer, f []byte) {
+	if !v.parted.IsZero() {
+		return
+	}
+	if err := v.link.Send(f); err != nil {
+		s.log.Warn("signalling frame lost", "viewer", v.id, "error", err)
+	}
+}
+
+// agreed has the encode process work in the agreed codec while the connection
+// still comes up.
+func (s *session) agreed(c api.Codec) {
+	s.codec = c
+	s.configure()
+	s.enc.pause(false)
+}
+
+// carries follows the bitrate that the way to the viewer carries.
+func (s *session) carries(kbps int) {
+	s.kbps = kbps
+	s.enc.bitrate(kbps)
+}
+
+func (s *session) peerState(v *viewer, st rtc.State) {
+	s.log.Info("viewer's connection", "viewer", v.id, "state", st)
+	switch st {
+	case rtc.StateConnected:
+		if v.connected {
+			return
+		}
+		v.connected, s.handover = true, time.Time{}
+		s.enc.pause(false)
+		s.enc.keyframe()
+	case rtc.StateClosed:
+		s.leave(v)
+	}
+}
+
+// transmit sends what links owe, ends those that are over, and says when the
+// next is due.
+func (s *session) transmit(now time.Time) time.Time {
+	next := now.Add(stateEvery)
+	for id, v := range s.viewers {
+		s.patience(v, now)
+		if v.deaf && !v.over {
+			continue
+		}
+		for _, sig := range v.link.Due(now) {
+			s.send(sig)
+		}
+		// A gateway that died after the connection was made costs only the link.
+		if v.link.Stalled(now) && v.connected {
+			v.deaf = true
+			continue
+		}
+		_, closed := v.link.Closed()
+		if v.over && (v.deaf || closed || v.link.Drained()) || v.link.Stalled(now) {
+			s.leave(v)
+			delete(s.viewers, id)
+			s.forgotten = append(s.forgotten, id)
+			s.forgotten = s.forgotten[max(0, len(s.forgotten)-maxForgotten):]
+			continue
+		}
+		if at, ok := v.link.Next(); ok && at.Before(next) {
+			next = at
+		}
+	}
+	return next
+}
+
+// patience ends viewers that never come to a connection.
+func (s *session) patience(v *viewer, now time.Time) {
+	switch {
+	case v.over || v.connected:
+	case v.parted.IsZero() && now.Sub(v.begun) > signalMost:
+		s.refuse(v, "signaling timed out")
+	case !v.parted.IsZero() && now.Sub(v.parted) > connectMost:
+		s.leave(v)
+	}
+}
+
+func (s *session) send(sig api.Signal) {
+	s.hub.broadcast(local.Message{Kind: local.KindSignal, Signal: &sig})
+}
