@@ -16,6 +16,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/gpu"
+	"github.com/perigee-cloud/perigee/media/rtc"
 )
 
 // Config of one edge daemon.
@@ -64,8 +65,8 @@ func (c Config) check() (Config, error) {
 			return c, api.Invalidf("--advertise", "%q is not an IP address", a)
 		}
 	}
-	if _, _, err := ParsePorts(c.MediaPorts); err != nil {
-		return c, err
+	if _, err := rtc.ParsePorts(c.MediaPorts); err != nil {
+		return c, api.Invalidf("--media-ports", "%v", err)
 	}
 	for _, l := range []struct{ flag, value string }{{"--relay-listen", c.RelayListen}, {"--gossip-listen", c.GossipListen}} {
 		if _, _, err := net.SplitHostPort(l.value); err != nil {
@@ -73,20 +74,6 @@ func (c Config) check() (Config, error) {
 		}
 	}
 	return c, nil
-}
-
-// ParsePorts reads "low-high", one port, or "0" for any free one.
-func ParsePorts(s string) (low, high uint16, err error) {
-	a, b, isRange := strings.Cut(s, "-")
-	if !isRange {
-		b = a
-	}
-	l, err1 := strconv.ParseUint(a, 10, 16)
-	h, err2 := strconv.ParseUint(b, 10, 16)
-	if err1 != nil || err2 != nil || l > h {
-		return 0, 0, api.Invalidf("--media-ports", "%q is not a range of ports, for example 40000-40999", s)
-	}
-	return uint16(l), uint16(h), nil
 }
 
 // location reads "latitude,longitude" in degrees.

@@ -52,7 +52,12 @@ type Tab struct {
 func (b *Browser) Open(url string) (*Tab, error) {
 	ctx, cancel := chromedp.NewContext(b.ctx)
 	t := &Tab{ctx: ctx, cancel: cancel}
-	if err := t.Do(chromedp.Navigate(url)); err != nil {
+	// The tab lives as long as the context of its first action: no timeout there.
+	err := chromedp.Do(ctx, chromedp.Navigate("about:blank"))
+	if err == nil {
+		err = t.Do(chromedp.Navigate(url))
+	}
+	if err != nil {
 		cancel()
 		return nil, fmt.Errorf("open %s: %w", url, err)
 	}

@@ -1,0 +1,144 @@
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/encoder"
+	"github.com/perigee-cloud/perigee/edge/instance"
+	"github.com/perigee-cloud/perigee/edge/local"
+	"github.com/perigee-cloud/perigee/edge/relay"
+	"github.com/perigee-cloud/perigee/edge/stream"
+	"github.com/perigee-cloud/perigee/media/rtc"
+)
+
+// The processes of a session are started by the daemon; they log to a file in
+// the session's folder.
+
+func newShim(level *string) *cobra.Command {
+	var dir string
+	cmd := &cobra.Command{
+		Use:   "shim",
+		Short: "Run one instance: X server, sound server, sandbox, application (started by the daemon)",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(*level, os.Stderr)
+			if err != nil {
+				return err
+			}
+			ctx, stop := terminable(cmd.Context())
+			defer stop()
+			return instance.RunShim(ctx, instance.ShimConfig{Dir: local.Session(dir), Log: log})
+		},
+	}
+	dirFlag(cmd, &dir)
+	return cmd
+}
+
+func newStream(level *string) *cobra.Command {
+	var dir, ports string
+	var advertise []string
+	cmd := &cobra.Command{
+		Use:   "stream",
+		Short: "Stream one session: signalling, WebRTC, input (started by the daemon)",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(*level, os.Stderr)
+			if err != nil {
+				return err
+			}
+			udp, err := rtc.ParsePorts(ports)
+			if err != nil {
+				return api.Invalidf("--ports", "%v", err)
+			}
+			ctx, stop := terminable(cmd.Context())
+			defer stop()
+			return stream.Run(ctx, stream.Config{
+				Dir: local.Session(dir), Ports: udp, Advertise: nonEmpty(advertise), Log: log,
+			})
+		},
+	}
+	dirFlag(cmd, &dir)
+	cmd.Flags().StringVar(&ports, "ports", "40000-40999", "UDP ports to take one of; 0 = any free one")
+	cmd.Flags().StringSliceVar(&advertise, "advertise", nil, "public IP address; repeat for the other family")
+	return cmd
+}
+
+func newEncode(level *string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "encode",
+		Short: "Capture and encode one stream (started by the stream process)",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, err := newLogger(*level, os.Stderr)
+			if err != nil {
+				return err
+			}
+			const socket = 3 // where the stream process left its end
+			conn, err := encoder.Inherited(socket)
+			if err != nil {
+				return err
+			}
+			ctx, stop := terminable(cmd.Context())
+			defer stop()
+			return encoder.Run(ctx, encoder.Config{Socket: conn, Log: log})
+		},
+	}
+}
+
+func newRelay(level *string) *cobra.Command {
+	var cfg relay.Config
+	var run string
+	cmd := &cobra.Command{
+		Use:   "relay",
+		Short: "Run the node's TURN and STUN relay (started by the daemon)",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var err error
+			if cfg.Log, err = newLogger(*level, os.Stderr); err != nil {
+				return err
+			}
+			cfg.Run, cfg.Advertise = local.Run(run), nonEmpty(cfg.Advertise)
+			ctx, stop := terminable(cmd.Context())
+			defer stop()
+			return relay.Run(ctx, cfg)
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&cfg.Listen, "listen", ":3478", "address, UDP and TCP")
+	f.StringSliceVar(&cfg.Advertise, "advertise", nil, "public IP address; repeat for the other family")
+	f.StringVar(&run, "run", "", "run directory of the node's sessions")
+	f.StringVar(&cfg.SecretFile, "secret", "", "file with the node's relay secret")
+	return cmd
+}
+
+func dirFlag(cmd *cobra.Command, dir *string) {
+	cmd.Flags().StringVar(dir, "dir", "", "folder of the session")
+	cmd.PreRunE = func(*cobra.Command, []string) error {
+		if *dir == "" {
+			return api.Invalidf("--dir", "is missing: this process is started by the daemon")
+		}
+		return nil
+	}
+}
+
+// terminable gives a context that ends with SIGTERM or SIGINT.
+func terminable(ctx context.Context) (context.Context, context.CancelFunc) {
+	return signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
+}
+
+func nonEmpty(list []string) []string {
+	var out []string
+	for _, s := range list {
+		if s = strings.TrimSpace(s); s != "" {
+			out = append(out, s)
+		}
+	}
+	return out
+}
