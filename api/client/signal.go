@@ -29,9 +29,8 @@ type Message struct {
 
 // DialSignal opens the websocket whose address a create or join answered.
 func DialSignal(ctx context.Context, address string) (*Signal, error) {
-	c, res, err := websocket.Dial(ctx, address, &websocket.DialOptions{
-		CompressionMode: websocket.CompressionDisabled, HTTPHeader: http.Header{},
-	}) //nolint:bodyclose // the library closes it
+	opts := &websocket.DialOptions{CompressionMode: websocket.CompressionDisabled}
+	c, res, err := websocket.Dial(ctx, address, opts) //nolint:bodyclose // the library gives a body that needs no closing
 	if err != nil {
 		if res != nil && res.StatusCode >= http.StatusBadRequest {
 			return nil, &api.Error{Code: codeOf(res.StatusCode), Message: fmt.Sprintf("websocket refused with HTTP %d", res.StatusCode), Err: err}

@@ -11,6 +11,9 @@ import (
 	"github.com/perigee-cloud/perigee/api"
 )
 
+// errClientGone says that a frame could not be written to the client.
+var errClientGone = errors.New("the client has gone")
+
 // pump carries frames between one websocket and its link until one side ends.
 type pump struct {
 	s        *Server
@@ -95,24 +98,15 @@ func (p *pump) readLink(ctx context.Context) ending {
 	if err != nil {
 		return linkEnding(ctx, err)
 	}
-	sent := make(chan error, 1)
-	go func() { sent <- p.forward(ctx, link) }()
-	received := make(chan error, 1)
 	inner, cancel := context.WithCancel(ctx)
-	go func() { received <- p.deliver(inner, link) }()
-
-	var e ending
-	select {
-	case err = <-sent:
-		e = linkEnding(ctx, err)
-		cancel()
-		<-received
-	case err = <-received:
-		e = linkEnding(ctx, err)
-		p.out.close(errQueueClosed)
-		<-sent
-	}
+	first := make(chan error, 2)
+	var done sync.WaitGroup
+	done.Go(func() { first <- p.forward(ctx, link) })
+	done.Go(func() { first <- p.deliver(inner, link) })
+	e := linkEnding(ctx, <-first)
 	cancel()
+	p.out.close(errQueueClosed)
+	done.Wait()
 	if err := link.Close(); err != nil {
 		p.s.log.Debug("link closed with an error", "session", p.session.ID, "error", err)
 	}
@@ -158,7 +152,7 @@ func (p *pump) deliver(ctx context.Context, link SignalLink) error {
 		}
 		p.once.Do(func() { close(p.answered) })
 		if err := p.k.send(frame); err != nil {
-			return nil // the client has gone
+			return errors.Join(errClientGone, err)
 		}
 		p.s.metrics.frames.WithLabelValues("to_client").Inc()
 	}
@@ -167,7 +161,7 @@ func (p *pump) deliver(ctx context.Context, link SignalLink) error {
 // linkEnding says what a client is told when the way to the stream ended.
 func linkEnding(ctx context.Context, err error) ending {
 	switch {
-	case err == nil || ctx.Err() != nil:
+	case err == nil || ctx.Err() != nil || errors.Is(err, errClientGone):
 		return ending{}
 	case errors.Is(err, api.ErrSignalClosed):
 		return ending{websocket.StatusNormalClosure, err.Error()}

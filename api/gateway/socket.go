@@ -35,6 +35,9 @@ type errEnding struct{ ending }
 
 func (e errEnding) Error() string { return e.message }
 
+// errAnswered says that the request has its answer already.
+var errAnswered = errors.New("answered by the websocket library")
+
 // open upgrades a request and keeps the socket in the server's books; the
 // caller must call the returned release.
 func (s *Server) open(c *gin.Context) (*socket, func(), error) {
@@ -60,7 +63,7 @@ func (s *Server) open(c *gin.Context) (*socket, func(), error) {
 	conn, err := websocket.Accept(c.Writer, c.Request, opts)
 	if err != nil {
 		release()
-		return nil, nil, nil // Accept has answered
+		return nil, nil, errors.Join(errAnswered, err)
 	}
 	conn.SetReadLimit(-1) // read keeps the limit itself, to say why before it closes
 	k.conn = conn

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 
 	"github.com/coder/websocket"
 	"github.com/gin-gonic/gin"
@@ -53,11 +54,11 @@ func (s *Server) master(c *gin.Context) {
 // carry upgrades and runs a pump to its end.
 func (s *Server) carry(c *gin.Context, p *pump) {
 	k, release, err := s.open(c)
-	if err != nil {
-		s.fail(c, err)
+	if errors.Is(err, errAnswered) {
 		return
 	}
-	if k == nil {
+	if err != nil {
+		s.fail(c, err)
 		return
 	}
 	defer release()

@@ -34,9 +34,9 @@ func explain(err error) string {
 	case errors.As(err, &e):
 		return explainAnswer(e, text)
 	case errors.Is(err, fs.ErrPermission) && errors.As(err, &op):
-		return fmt.Sprintf("the admin socket is for root and the scheduler's user alone (%s); use sudo, or --url and --token", text)
-	case errors.Is(err, syscall.ECONNREFUSED), errors.Is(err, syscall.ENOENT) && errors.As(err, &op):
-		return fmt.Sprintf("no scheduler answers (%s); start one with \"perigee scheduler\", or name it by --socket or --url", text)
+		return fmt.Sprintf("the admin socket is for root and the scheduler's user alone (%s); use sudo, or --url and --token", op)
+	case errors.As(err, &op) && (errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, syscall.ENOENT)):
+		return fmt.Sprintf("no scheduler answers (%s); start one with \"perigee scheduler\", or name it by --socket or --url", op)
 	default:
 		return text
 	}
