@@ -13,10 +13,20 @@ import (
 
 // fakeBus is a bus with simulated edges on it.
 type fakeBus struct {
-	mu        sync.Mutex
-	edges     map[api.NodeID]*fakeEdge
+	mu    sync.Mutex
+	edges map[api.NodeID]*fakeEdge
+	up    handlers
+}
+
+type handlers struct {
 	report    func(context.Context, api.Report) api.Ack
 	heartbeat func(context.Context, api.Heartbeat) api.HeartbeatAnswer
+}
+
+func (b *fakeBus) handlers() handlers {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.up
 }
 
 func newBus() *fakeBus { return &fakeBus{edges: map[api.NodeID]*fakeEdge{}} }
@@ -24,14 +34,14 @@ func newBus() *fakeBus { return &fakeBus{edges: map[api.NodeID]*fakeEdge{}} }
 func (b *fakeBus) OnReport(h func(context.Context, api.Report) api.Ack) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.report = h
+	b.up.report = h
 	return nil
 }
 
 func (b *fakeBus) OnHeartbeat(h func(context.Context, api.Heartbeat) api.HeartbeatAnswer) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.heartbeat = h
+	b.up.heartbeat = h
 	return nil
 }
 
@@ -109,7 +119,7 @@ func (e *fakeEdge) tell(id api.SessionID, g api.Generation, o api.Observed, why 
 	r := api.Report{Node: e.node.ID, Boot: e.node.Boot, Seq: e.seq, Session: id, Generation: g, Observed: o, Reason: why, Connected: connected}
 	e.mu.Unlock()
 	for range 200 {
-		if e.bus.report(context.Background(), r).OK {
+		if e.bus.handlers().report(context.Background(), r).OK {
 			return
 		}
 		time.Sleep(10 * time.Millisecond)
@@ -128,7 +138,7 @@ func (e *fakeEdge) beat() api.HeartbeatAnswer {
 	if silent {
 		return api.HeartbeatAnswer{}
 	}
-	return e.bus.heartbeat(context.Background(), h)
+	return e.bus.handlers().heartbeat(context.Background(), h)
 }
 
 func (e *fakeEdge) count(v api.Verb) int {

@@ -18,7 +18,8 @@ const (
 )
 
 // coder writes or reads a record field by field. One list of fields serves both
-// ways, so that they cannot drift apart.
+// ways, so that they cannot drift apart. Writing leaves the fields untouched:
+// a snapshot reads records that others read at the same time.
 type coder struct {
 	reading bool
 	b       []byte // what was written, or what is left to read
@@ -51,7 +52,9 @@ func (c *coder) uint(v *uint64) {
 func (c *coder) int(v *int64) {
 	u := uint64(*v<<1) ^ uint64(*v>>63) // zigzag
 	c.uint(&u)
-	*v = int64(u>>1) ^ -int64(u&1)
+	if c.reading {
+		*v = int64(u>>1) ^ -int64(u&1)
+	}
 }
 
 func (c *coder) bool(v *bool) {
@@ -60,6 +63,9 @@ func (c *coder) bool(v *bool) {
 		u = 1
 	}
 	c.uint(&u)
+	if !c.reading {
+		return
+	}
 	if u > 1 {
 		c.fail("flag")
 	}
@@ -141,8 +147,10 @@ func str[T ~string](c *coder, v *T) {
 func num[T ~int | ~uint32 | ~int64 | ~uint64](c *coder, v *T) {
 	n := int64(*v)
 	c.int(&n)
-	*v = T(n)
-	if c.reading && int64(*v) != n {
+	if !c.reading {
+		return
+	}
+	if *v = T(n); int64(*v) != n {
 		c.fail("number")
 	}
 }
