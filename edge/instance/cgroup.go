@@ -289,6 +289,7 @@ func (g *group) remove() error {
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, fmt.Errorf("remove cgroup: %w", err))
 		}
+		_ = unix.Rmdir(filepath.Dir(dir)) // the last instance takes the common folder along
 	}
 	return errors.Join(errs...)
 }

@@ -145,7 +145,7 @@ func TestStop(t *testing.T) {
 		{"daemons", "trap '' TERM; for i in 1 2 3; do setsid sh -c 'trap \"\" TERM; while :; do sleep 1; done' & done; echo up; wait", "up", false, 4 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			s := startShim(t, sh(c.script), api.Screen{}, "TEST_GRACE=1s")
+			s := startShim(t, sh(c.script), api.Screen{}, "TEST_GRACE=400ms")
 			st := s.wait(api.ObservedRunning)
 			log := func() string { b, _ := os.ReadFile(s.dir.Path("app.log")); return string(b) }
 			until(t, "application", 5*time.Second, func() bool { return strings.Contains(log(), "up") })

@@ -340,6 +340,7 @@ func (a *application) waitStarted(ctx context.Context) error {
 		return nil
 	default:
 	}
+	a.out.settle()
 	if last := a.out.lastLine(); strings.HasPrefix(last, "bwrap: ") {
 		return fmt.Errorf("%w: %s", errNotExecuted, strings.TrimPrefix(last, "bwrap: "))
 	}

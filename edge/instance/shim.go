@@ -223,9 +223,14 @@ func (s *shim) bound() error {
 	if err != nil {
 		return err
 	}
-	c, err := findCgroups(s.cfg.CgroupRoot, own)
-	if err == nil {
-		s.appG, err = c.make(name+"-app", s.spec.App.Resources)
+	var c *cgroups
+	for range 3 { // another instance's end may take the common folder away between the two
+		if c, err = findCgroups(s.cfg.CgroupRoot, own); err == nil {
+			s.appG, err = c.make(name+"-app", s.spec.App.Resources)
+		}
+		if err == nil {
+			break
+		}
 	}
 	if err != nil {
 		s.log.Warn("no cgroups: CPU and process limits are off, memory is limited per process", "error", err)
