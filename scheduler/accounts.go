@@ -72,9 +72,10 @@ func (s *Server) CreateToken(ctx context.Context, spec api.TokenSpec) (string, a
 	if put.Uses == 0 {
 		put.Uses = -1
 	}
-	if err := s.change(ctx, put, "token made", "account", spec.Account, "rights", spec.Rights); err != nil {
+	if err := s.change(ctx, put); err != nil {
 		return "", api.Grant{}, err
 	}
+	s.cfg.Log.Info("token made", "account", put.Account, "rights", put.Rights, "uses", put.Uses, "expires", put.Expires)
 	return token, api.Grant{Account: put.Account, TokenID: put.ID, Rights: put.Rights, App: put.App, Expires: put.Expires, Uses: put.Uses}, nil
 }
 
@@ -106,12 +107,20 @@ func checkToken(t *api.TokenSpec) error {
 
 // RevokeToken takes a token's id back; an empty id all tokens of the account.
 func (s *Server) RevokeToken(ctx context.Context, account, id string) error {
-	return s.change(ctx, &state.RevokeToken{Account: account, ID: id}, "token revoked", "account", account)
+	if err := s.change(ctx, &state.RevokeToken{Account: account, ID: id}); err != nil {
+		return err
+	}
+	s.cfg.Log.Info("token revoked", "account", account, "all", id == "")
+	return nil
 }
 
 // DeleteAccount removes an account and its tokens; its sessions go on.
 func (s *Server) DeleteAccount(ctx context.Context, name string) error {
-	return s.change(ctx, &state.DeleteAccount{Name: name}, "account deleted", "account", name)
+	if err := s.change(ctx, &state.DeleteAccount{Name: name}); err != nil {
+		return err
+	}
+	s.cfg.Log.Info("account deleted", "account", name)
+	return nil
 }
 
 // ListAccounts gives every account with its tokens, by name.

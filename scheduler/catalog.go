@@ -43,7 +43,11 @@ func (s *Server) PutApplication(ctx context.Context, a api.App) (api.App, error)
 
 // DeleteApplication takes an application out of the catalogue; its sessions go on.
 func (s *Server) DeleteApplication(ctx context.Context, name string) error {
-	return s.change(ctx, &state.DeleteApp{Name: name}, "application deleted", "app", name)
+	if err := s.change(ctx, &state.DeleteApp{Name: name}); err != nil {
+		return err
+	}
+	s.cfg.Log.Info("application deleted", "app", name)
+	return nil
 }
 
 // Status says how the schedulers are.

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"crypto/ed25519"
+	"errors"
 	"log/slog"
 	"sync"
 	"testing"
@@ -91,8 +92,8 @@ func (e *fakeEdge) command(ctx context.Context, c api.Command) (api.Ack, error) 
 		if e.running[c.Session] == nil {
 			e.running[c.Session] = &api.Running{Session: c.Session, Generation: c.Generation, Observed: api.ObservedStarting}
 			e.specs[c.Session] = *c.Spec
-			go e.tell(c.Session, c.Generation, api.ObservedStarting, "", false)
 			go func() {
+				e.tell(c.Session, c.Generation, api.ObservedStarting, "", false)
 				e.set(c.Session, api.ObservedRunning)
 				e.tell(c.Session, c.Generation, api.ObservedRunning, "", false)
 			}()
@@ -330,4 +331,14 @@ func (w *world) eventually(what string, ok func() bool) {
 		}
 	}
 	w.t.Fatalf("never came true: %s", what)
+}
+
+// refusal gives why the nearest candidate was refused; "" when err is none for
+// want of capacity.
+func refusal(err error) api.RefusalCode {
+	var e *api.Error
+	if !errors.As(err, &e) || e.Code != api.CodeNoCapacity || len(e.Refusals) == 0 {
+		return ""
+	}
+	return e.Refusals[0].Code
 }

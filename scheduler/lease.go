@@ -64,13 +64,20 @@ func (l *leases) last(id api.NodeID) (boot string, heard time.Time, ok bool) {
 	return n.boot, n.heard, true
 }
 
-// alive says whether a node's lease holds; a node that was never heard is only
-// given the grace that it is not declared lost.
+// alive says whether a node's lease holds. Under a new leader that is so until
+// the grace is over, lest a change of leaders refuse every session.
 func (l *leases) alive(n *state.Node, now time.Time, length time.Duration) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	have := l.nodes[n.ID]
-	return !n.Lost && have != nil && now.Sub(have.heard) < length
+	switch {
+	case n.Lost:
+		return false
+	case have == nil:
+		return now.Before(l.until)
+	default:
+		return now.Sub(have.heard) < length
+	}
 }
 
 // expired says whether a node is to be declared lost.

@@ -237,14 +237,19 @@ func (s *Server) ListNodes(context.Context) ([]api.NodeView, error) {
 
 // SetDrain says whether a node takes new sessions.
 func (s *Server) SetDrain(ctx context.Context, id api.NodeID, drain bool) error {
-	return s.change(ctx, &state.DrainNode{ID: id, Drain: drain}, "node drain set", "node", id, "drain", drain)
+	if err := s.change(ctx, &state.DrainNode{ID: id, Drain: drain}); err != nil {
+		return err
+	}
+	s.cfg.Log.Info("node drain set", "node", id, "drain", drain)
+	return nil
 }
 
 // RemoveNode forgets a node and ends what it ran.
 func (s *Server) RemoveNode(ctx context.Context, id api.NodeID) error {
-	if err := s.change(ctx, &state.RemoveNode{ID: id}, "node removed", "node", id); err != nil {
+	if err := s.change(ctx, &state.RemoveNode{ID: id}); err != nil {
 		return err
 	}
+	s.cfg.Log.Info("node removed", "node", id)
 	if s.cfg.Kick != nil {
 		if err := s.cfg.Kick(id); err != nil {
 			s.cfg.Log.Warn("removed node could not be disconnected", "node", id, "error", err)
@@ -253,14 +258,11 @@ func (s *Server) RemoveNode(ctx context.Context, id api.NodeID) error {
 	return nil
 }
 
-// change commits a command and logs it.
-func (s *Server) change(ctx context.Context, c state.Command, event string, attrs ...any) error {
+// change commits a command whose result is only whether it succeeded.
+func (s *Server) change(ctx context.Context, c state.Command) error {
 	if err := s.serving(); err != nil {
 		return err
 	}
-	if _, err := s.propose(ctx, c); err != nil {
-		return err
-	}
-	s.cfg.Log.Info(event, attrs...)
-	return nil
+	_, err := s.propose(ctx, c)
+	return err
 }

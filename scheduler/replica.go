@@ -76,7 +76,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return snapshot{f.root.Load
 
 // Restore replaces the state by a snapshot's.
 func (f *fsm) Restore(r io.ReadCloser) error {
-	defer r.Close() //nolint:errcheck // read only
+	defer r.Close()
 	s, err := state.Read(r)
 	if err != nil {
 		return err

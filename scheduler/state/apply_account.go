@@ -158,7 +158,7 @@ func (*Tick) apply(t *tx) Result {
 	for _, key := range t.finished.purge(before) {
 		t.keys = t.keys.Delete(key)
 	}
-	for id, tok := range t.State.tokens.All() {
+	for id, tok := range t.tokens.All() {
 		if tok.Expires.Before(before) {
 			t.tokens = t.tokens.Delete(id)
 			if a, ok := t.accounts.Get(tok.Account); ok {
