@@ -1,0 +1,279 @@
+// Package relay is the body of a node's relay process: a TURN and STUN server
+// whose credentials each reach the media addresses and ports of one session of
+// this node, and nothing else.
+package relay
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/pion/logging"
+	pion "github.com/pion/turn/v3"
+	"golang.org/x/sys/unix"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/local"
+	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/turn"
+)
+
+// Config of a relay process.
+type Config struct {
+	// Listen are the addresses to serve, "host:port", each by UDP and TCP. Port 0
+	// is a free one, the same for both.
+	Listen []string
+	// SecretFile holds the node's relay secret, at least 16 bytes.
+	SecretFile string
+	// Run is the node's run directory: the sessions that may be reached.
+	Run local.Run
+	// PublicIPs are the node's public addresses; the first IPv4 one is told to
+	// clients as the relayed address. None: an address of the host.
+	PublicIPs []string
+	Log       *slog.Logger
+	// Ready is told each address that is served; nil tells nobody.
+	Ready func(netip.AddrPort)
+}
+
+const (
+	minSecret    = 16
+	bufferSize   = 4 << 20
+	maxSockets   = 4 // per address: the kernel spreads clients over them
+	portTries    = 16
+	maxTCP       = 4096
+	maxTCPPerIP  = 64
+	tcpQuiet     = 15 * time.Second // without an allocation
+	tcpIdle      = 15 * time.Minute
+	tcpWriteMost = 2 * time.Second
+	tcpBuffer    = 128 << 10 // what waits longer than that is of no use
+
+	// maxPerPlacement bounds the allocations of one session: a browser makes one
+	// per network, address family and URL.
+	maxPerPlacement = 16
+	maxAllocations  = 8192
+)
+
+// Run serves until ctx ends (nil) or an address cannot be served.
+func Run(ctx context.Context, cfg Config) error {
+	secret, err := os.ReadFile(cfg.SecretFile)
+	if err != nil {
+		return fmt.Errorf("read relay secret: %w", err)
+	}
+	if len(secret) < minSecret {
+		return api.Invalidf("relay secret", "%s holds %d bytes, at least %d are needed", cfg.SecretFile, len(secret), minSecret)
+	}
+	public, err := relayedAddress(cfg.PublicIPs)
+	if err != nil {
+		return err
+	}
+	if len(cfg.Listen) == 0 {
+		return api.Invalidf("listen", "is missing: name an address such as :3478")
+	}
+	r := &relay{cfg: cfg, secret: secret, public: public, log: cfg.Log, pion: media.PionLog(cfg.Log), owners: map[placement]*owner{},
+		tcp: map[netip.Addr]int{}, conns: map[*framed]bool{}}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer r.close()
+	for _, address := range cfg.Listen {
+		at, err := r.listen(ctx, address)
+		if err != nil {
+			return err
+		}
+		cfg.Log.Info("relay serves", "address", at)
+		if cfg.Ready != nil {
+			cfg.Ready(at)
+		}
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// relayedAddress is what clients are told; nothing is bound to it.
+func relayedAddress(public []string) (net.IP, error) {
+	for _, p := range public {
+		a, err := netip.ParseAddr(p)
+		if err != nil {
+			return nil, api.Invalidf("public address", "%q is not an IP address", p)
+		}
+		if a = a.Unmap(); a.Is4() {
+			return a.AsSlice(), nil
+		}
+	}
+	nets, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, n := range nets {
+		if ipnet, ok := n.(*net.IPNet); ok && ipnet.IP.To4() != nil && !ipnet.IP.IsLoopback() {
+			return ipnet.IP.To4(), nil
+		}
+	}
+	return net.IPv4(127, 0, 0, 1).To4(), nil
+}
+
+// relay is what all of its sockets share.
+type relay struct {
+	cfg    Config
+	secret []byte
+	public net.IP
+	log    *slog.Logger
+	pion   logging.LoggerFactory
+	wg     sync.WaitGroup
+
+	mu      sync.Mutex
+	owners  map[placement]*owner // those with allocations
+	total   int                  // allocations
+	closers []func() error
+	tcp     map[netip.Addr]int // connections by client
+	conns   map[*framed]bool
+}
+
+// placement is whom a credential belongs to.
+type placement struct {
+	session    api.SessionID
+	generation api.Generation
+}
+
+// listen serves one address by UDP and TCP.
+func (r *relay) listen(ctx context.Context, address string) (netip.AddrPort, error) {
+	var err error
+	for range portTries { // a free port of UDP may be taken in TCP
+		var at netip.AddrPort
+		if at, err = r.tryListen(ctx, address); err == nil {
+			return at, nil
+		}
+		if _, port, e := net.SplitHostPort(address); e != nil || port != "0" {
+			break
+		}
+	}
+	return netip.AddrPort{}, fmt.Errorf("serve relay on %s: %w", address, err)
+}
+
+func (r *relay) tryListen(ctx context.Context, address string) (netip.AddrPort, error) {
+	lc := net.ListenConfig{Control: reusePort}
+	var packets []*net.UDPConn
+	fail := func(err error) (netip.AddrPort, error) {
+		for _, p := range packets {
+			err = errors.Join(err, p.Close())
+		}
+		return netip.AddrPort{}, err
+	}
+	for range min(maxSockets, max(runtime.NumCPU(), 1)) {
+		p, err := lc.ListenPacket(ctx, "udp", address)
+		if err != nil {
+			return fail(err)
+		}
+		u := p.(*net.UDPConn)
+		packets = append(packets, u)
+		address = u.LocalAddr().String()
+		if err := errors.Join(u.SetReadBuffer(bufferSize), u.SetWriteBuffer(bufferSize)); err != nil {
+			r.log.Debug("relay has smaller buffers", "error", err)
+		}
+	}
+	ln, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
+	if err != nil {
+		return fail(err)
+	}
+	for _, p := range packets {
+		s, err := r.serve(p)
+		if err != nil {
+			return fail(errors.Join(err, ln.Close()))
+		}
+		r.onClose(s.Close)
+	}
+	r.onClose(ln.Close)
+	r.wg.Go(func() { r.accept(ln) })
+	return ln.Addr().(*net.TCPAddr).AddrPort(), nil
+}
+
+func reusePort(_, _ string, c syscall.RawConn) error {
+	var err error
+	if e := c.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	}); e != nil {
+		return e
+	}
+	return err
+}
+
+// serve runs a TURN server of its own on a socket. pion handles the requests of
+// one socket one after another, which is what guard relies on.
+func (r *relay) serve(p net.PacketConn) (*pion.Server, error) {
+	g := &guard{r: r, held: map[string]*relayed{}}
+	if f, ok := p.(*framed); ok {
+		g.allocated = func() { f.used.Store(true) }
+	}
+	s, err := pion.NewServer(pion.ServerConfig{
+		Realm: turn.Realm, AuthHandler: g.authenticate, LoggerFactory: r.pion,
+		PacketConnConfigs: []pion.PacketConnConfig{{PacketConn: p, RelayAddressGenerator: g, PermissionHandler: g.permit}},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("make TURN server: %w", err)
+	}
+	return s, nil
+}
+
+func (r *relay) onClose(f func() error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.closers = append(r.closers, f)
+}
+
+// close ends every socket and allocation.
+func (r *relay) close() {
+	r.mu.Lock()
+	closers := r.closers
+	r.closers = nil
+	for f := range r.conns {
+		closers = append(closers, f.Close)
+	}
+	for _, o := range r.owners {
+		closers = append(closers, o.closeAll)
+	}
+	r.mu.Unlock()
+	for _, f := range closers {
+		_ = f() // what is closed already says so
+	}
+	r.wg.Wait()
+}
+
+// acquire makes room for one allocation of a placement.
+func (r *relay) acquire(p placement) (*owner, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o := r.owners[p]
+	if o == nil {
+		o = newOwner(r.cfg.Run.Session(p.session, p.generation))
+	}
+	if o.allocations >= maxPerPlacement || r.total >= maxAllocations {
+		return nil, errQuota
+	}
+	o.allocations++
+	r.total++
+	r.owners[p] = o
+	return o, nil
+}
+
+func (r *relay) release(p placement, o *owner) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	o.allocations--
+	r.total--
+	if o.allocations == 0 {
+		delete(r.owners, p)
+	}
+}
+
+func (r *relay) owner(p placement) *owner {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.owners[p]
+}
