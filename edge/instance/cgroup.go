@@ -148,7 +148,8 @@ func (g *group) limit(r api.Resources) error {
 	}
 	for _, x := range s {
 		err := os.WriteFile(filepath.Join(x.dir, x.file), []byte(x.value), 0o644)
-		if err != nil && !(x.optional && errors.Is(err, fs.ErrNotExist)) && !(x.optional && errors.Is(err, fs.ErrPermission)) {
+		absent := errors.Is(err, fs.ErrNotExist) || errors.Is(err, fs.ErrPermission)
+		if err != nil && (!x.optional || !absent) {
 			return err
 		}
 	}

@@ -66,7 +66,7 @@ func (h *hub) serve(raw net.Conn) {
 	if err != nil {
 		return // not one of ours, or of a version we do not speak
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }() // all is said
 	h.mu.Lock()
 	h.conns[c] = true
 	state := h.state
@@ -119,7 +119,7 @@ func (h *hub) set(change func(*local.InstanceState)) error {
 	err := h.dir.WriteInstance(state)
 	for _, c := range conns {
 		if c.Send(local.Message{Kind: local.KindState, Instance: &state}) != nil {
-			c.Close() // its reader ends with it
+			_ = c.Close() // its reader ends with it
 		}
 	}
 	return err
@@ -143,7 +143,7 @@ func (h *hub) close() {
 	h.ln.Close()
 	h.mu.Lock()
 	for c := range h.conns {
-		c.Close()
+		_ = c.Close() // all is said
 	}
 	h.mu.Unlock()
 	h.wg.Wait()

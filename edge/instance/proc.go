@@ -153,7 +153,7 @@ func (c *child) exit() (status int, sig unix.Signal) {
 	case !ok:
 		return -1, 0
 	case ws.Signaled():
-		return -1, unix.Signal(ws.Signal())
+		return -1, ws.Signal()
 	case ws.ExitStatus() > 128 && ws.ExitStatus() <= 128+64:
 		return -1, unix.Signal(ws.ExitStatus() - 128)
 	default:

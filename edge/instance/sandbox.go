@@ -360,6 +360,7 @@ func (a *application) stop(grace time.Duration) error {
 	}
 	a.kill(0)
 	err := a.group.kill()
+	a.out.settle()
 	a.out.close()
 	return err
 }

@@ -197,12 +197,12 @@ func freeDisplay(number int) error {
 // freeDeadDisplay removes what a killed shim left of its display, unless the
 // number has gone to another.
 func freeDeadDisplay(display string, shim int) error {
-	number, err := strconv.Atoi(strings.TrimPrefix(display, ":"))
-	if err != nil || number < firstDisplay {
+	number, _ := strconv.Atoi(strings.TrimPrefix(display, ":")) // 0 when it is none of ours
+	if number < firstDisplay {
 		return nil
 	}
-	b, err := os.ReadFile(fmt.Sprintf(lockPattern, number))
-	if err != nil || strings.TrimSpace(string(b)) != strconv.Itoa(shim) {
+	lock, _ := os.ReadFile(fmt.Sprintf(lockPattern, number)) // none: nothing is left
+	if strings.TrimSpace(string(lock)) != strconv.Itoa(shim) {
 		return nil
 	}
 	if c, err := net.DialTimeout("unix", socketOf(number), time.Second); err == nil {
