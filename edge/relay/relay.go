@@ -28,18 +28,18 @@ import (
 
 // Config of a relay process.
 type Config struct {
-	// Listen are the addresses to serve, "host:port", each by UDP and TCP. Port 0
-	// is a free one, the same for both.
-	Listen []string
+	// Listen is the address to serve by UDP and TCP, "host:port". Port 0 is a free
+	// one, the same for both.
+	Listen string
 	// SecretFile holds the node's relay secret, at least 16 bytes.
 	SecretFile string
 	// Run is the node's run directory: the sessions that may be reached.
 	Run local.Run
-	// PublicIPs are the node's public addresses; the first IPv4 one is told to
+	// Advertise are the node's public addresses; the first IPv4 one is told to
 	// clients as the relayed address. None: an address of the host.
-	PublicIPs []string
+	Advertise []string
 	Log       *slog.Logger
-	// Ready is told each address that is served; nil tells nobody.
+	// Ready is told the address that is served; nil tells nobody.
 	Ready func(netip.AddrPort)
 }
 
@@ -70,11 +70,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if len(secret) < minSecret {
 		return api.Invalidf("relay secret", "%s holds %d bytes, at least %d are needed", cfg.SecretFile, len(secret), minSecret)
 	}
-	public, err := relayedAddress(cfg.PublicIPs)
+	public, err := relayedAddress(cfg.Advertise)
 	if err != nil {
 		return err
 	}
-	if len(cfg.Listen) == 0 {
+	if cfg.Listen == "" {
 		return api.Invalidf("listen", "is missing: name an address such as :3478")
 	}
 	r := &relay{cfg: cfg, secret: secret, public: public, log: cfg.Log, pion: media.PionLog(cfg.Log), owners: map[placement]*owner{},
@@ -82,15 +82,13 @@ func Run(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer r.close()
-	for _, address := range cfg.Listen {
-		at, err := r.listen(ctx, address)
-		if err != nil {
-			return err
-		}
-		cfg.Log.Info("relay serves", "address", at)
-		if cfg.Ready != nil {
-			cfg.Ready(at)
-		}
+	at, err := r.listen(ctx, cfg.Listen)
+	if err != nil {
+		return err
+	}
+	cfg.Log.Info("relay serves", "address", at)
+	if cfg.Ready != nil {
+		cfg.Ready(at)
 	}
 	<-ctx.Done()
 	return nil

@@ -44,7 +44,7 @@ func start(t *testing.T) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan netip.AddrPort, 1), make(chan error, 1)
 	go func() {
-		ended <- Run(ctx, Config{Listen: []string{"127.0.0.1:0"}, SecretFile: key, Run: r.run, Log: r.quiet,
+		ended <- Run(ctx, Config{Listen: "127.0.0.1:0", SecretFile: key, Run: r.run, Log: r.quiet,
 			Ready: func(a netip.AddrPort) { ready <- a }})
 	}()
 	t.Cleanup(func() {
@@ -458,11 +458,11 @@ func TestBadConfiguration(t *testing.T) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	for name, c := range map[string]Config{
-		"no secret":     {Listen: []string{"127.0.0.1:0"}, SecretFile: filepath.Join(dir, "none"), Log: log},
-		"short secret":  {Listen: []string{"127.0.0.1:0"}, SecretFile: short, Log: log},
+		"no secret":     {Listen: "127.0.0.1:0", SecretFile: filepath.Join(dir, "none"), Log: log},
+		"short secret":  {Listen: "127.0.0.1:0", SecretFile: short, Log: log},
 		"no address":    {SecretFile: good, Log: log},
-		"bad address":   {Listen: []string{"127.0.0.1:many"}, SecretFile: good, Log: log},
-		"name as an IP": {Listen: []string{"127.0.0.1:0"}, SecretFile: good, PublicIPs: []string{"example.com"}, Log: log},
+		"bad address":   {Listen: "127.0.0.1:many", SecretFile: good, Log: log},
+		"name as an IP": {Listen: "127.0.0.1:0", SecretFile: good, Advertise: []string{"example.com"}, Log: log},
 	} {
 		if err := Run(t.Context(), c); err == nil {
 			t.Errorf("%s: served", name)
