@@ -65,7 +65,7 @@ func (l *link) now(m local.Message) bool {
 		return false
 	}
 	if c.Send(m) != nil {
-		c.Close() // its reader connects again
+		_ = c.Close() // its reader connects again
 		return false
 	}
 	return true
@@ -114,13 +114,13 @@ func (l *link) serve(ctx context.Context, c *local.Conn) {
 		l.mu.Lock()
 		l.conn = nil
 		l.mu.Unlock()
-		c.Close()
+		_ = c.Close() // all is said
 	}()
 	if admit != nil && c.Send(*admit) != nil {
 		return
 	}
 	wg.Go(func() {
-		defer c.Close() // wakes the reader below
+		defer func() { _ = c.Close() }() // wakes the reader below
 		for {
 			select {
 			case <-ctx.Done():

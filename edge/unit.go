@@ -82,6 +82,11 @@ func (a *Agent) newUnit(id api.SessionID, g api.Generation, spec api.Spec) *unit
 // scheduler sends again what it still wants.
 func (u *unit) ask(c api.Command) {
 	select {
+	case <-u.halted: // it has ended, and only its last report is under way
+		return
+	default:
+	}
+	select {
 	case u.asked <- c:
 	default:
 		u.log.Warn("too many commands wait", "verb", c.Verb)

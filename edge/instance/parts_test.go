@@ -282,3 +282,37 @@ func TestBadSpecs(t *testing.T) {
 		}
 	}
 }
+
+func TestSocketFolderIsNotAnybodys(t *testing.T) {
+	dir := t.TempDir()
+	made := filepath.Join(dir, "made")
+	for range 2 {
+		if err := makeSocketFolder(made); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if st, err := os.Stat(made); err != nil || st.Mode() != os.ModeDir|os.ModeSticky|0o777 {
+		t.Errorf("mode is %v (%v)", st.Mode(), err)
+	}
+	target, link, file := filepath.Join(dir, "target"), filepath.Join(dir, "link"), filepath.Join(dir, "file")
+	if err := errJoin(os.Mkdir(target, 0o700), os.Symlink(target, link), os.WriteFile(file, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{link, file} {
+		if err := makeSocketFolder(p); err == nil || !strings.Contains(err.Error(), p) {
+			t.Errorf("%s: got %v", p, err)
+		}
+	}
+	if st, err := os.Stat(target); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("the link's target was changed to %v (%v)", st.Mode(), err)
+	}
+	if os.Geteuid() == 0 {
+		theirs := filepath.Join(dir, "theirs")
+		if err := errJoin(os.Mkdir(theirs, 0o777), os.Chown(theirs, nobody, nobody)); err != nil {
+			t.Fatal(err)
+		}
+		if err := makeSocketFolder(theirs); err == nil {
+			t.Error("a folder of another user was taken")
+		}
+	}
+}

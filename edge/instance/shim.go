@@ -39,7 +39,7 @@ const (
 	defaultOrphan   = 10 * time.Minute
 	defaultCgroups  = "/sys/fs/cgroup"
 	serverMemoryMiB = 512 // the X and the sound server together
-	serverProcesses = 64
+	serverProcesses = 256 // threads count
 	fileCgroups     = "cgroups" // of the session's folder: our groups, one a line
 )
 

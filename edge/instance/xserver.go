@@ -70,11 +70,9 @@ func startX(ctx context.Context, l *launcher, st *stage, dir local.Session, g *g
 	if x.staged, err = st.write("xauth", file, 0o600); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(socketFolder, 0o1777); err != nil {
-		return nil, fmt.Errorf("make X socket folder: %w", err)
+	if err := makeSocketFolder(socketFolder); err != nil {
+		return nil, err
 	}
-	// MkdirAll is subject to the umask; another's folder is left as it is.
-	_ = os.Chmod(socketFolder, 0o1777|os.ModeSticky)
 	if x.number, err = takeDisplay(); err != nil {
 		return nil, err
 	}
@@ -141,6 +139,27 @@ func (x *xserver) stop() error {
 		x.out.close()
 	}
 	return freeDisplay(x.number)
+}
+
+// makeSocketFolder makes the folder of X sockets, or checks the one that is
+// there: it lies where everyone may write, so it must be a folder, and root's
+// or ours.
+func makeSocketFolder(path string) error {
+	err := os.Mkdir(path, 0o777)
+	if err == nil {
+		err = os.Chmod(path, 0o777|os.ModeSticky) // Mkdir is subject to the umask
+	}
+	if err != nil && !errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("make X socket folder: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return fmt.Errorf("check X socket folder: %w", err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return fmt.Errorf("%s must be a folder of root's: remove it", path)
+	}
+	return nil
 }
 
 // authority makes an Xauthority file that fits any address and display.
