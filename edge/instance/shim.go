@@ -38,8 +38,8 @@ const (
 	defaultStart    = 10 * time.Second
 	defaultOrphan   = 10 * time.Minute
 	defaultCgroups  = "/sys/fs/cgroup"
-	serverMemoryMiB = 512 // the X and the sound server together
-	serverProcesses = 256 // threads count
+	serverMemoryMiB = 512       // the X and the sound server together
+	serverProcesses = 256       // threads count
 	fileCgroups     = "cgroups" // of the session's folder: our groups, one a line
 )
 
