@@ -17,6 +17,10 @@ import (
 // startTimeout bounds how long a replica may take to lead and catch up.
 const startTimeout = 30 * time.Second
 
+// stopTimeout bounds how long the loops may take to end before Raft is stopped
+// under them.
+const stopTimeout = 5 * time.Second
+
 // Server is one scheduler. Its methods may be called at any time by any
 // goroutine; before it is ready and after Run returned they answer
 // CodeUnavailable.
@@ -72,7 +76,10 @@ func (s *Server) Run(ctx context.Context) error {
 	asked := ctx.Err() != nil
 	cancel()
 	s.dispatch.end()
+	// A disk that hangs must not keep the loops waiting for a commit for ever.
+	hung := time.AfterFunc(stopTimeout, func() { r.raft.Shutdown() })
 	owned.Wait()
+	hung.Stop()
 	if asked {
 		err = nil // to be stopped while starting is no fault
 	}

@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -155,6 +157,62 @@ func TestSecondSchedulerOnOneDirectory(t *testing.T) {
 	}
 	if err := s.Run(deadline(t, 5*time.Second)); err == nil || !strings.Contains(err.Error(), "another scheduler") {
 		t.Errorf("a second scheduler on one directory: %v", err)
+	}
+}
+
+// TestUnreadableEntryStops holds that a replica which meets an entry of a later
+// version stops and says so, now and at its next start.
+func TestUnreadableEntryStops(t *testing.T) {
+	data := t.TempDir()
+	for _, round := range []string{"while it runs", "at its start"} {
+		s, err := New(testConfig(t, newBus(), data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- s.Run(context.Background()) }()
+		if round == "while it runs" {
+			if err := s.Ready(deadline(t, 10*time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			_ = s.replica.Load().raft.Apply([]byte{99}, time.Second)
+		}
+		select {
+		case err := <-done:
+			if err == nil || !strings.Contains(err.Error(), "version 99") || !strings.Contains(err.Error(), "install the version") {
+				t.Errorf("%s: %v", round, err)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("%s: it goes on", round)
+		}
+	}
+}
+
+func TestExternalApplication(t *testing.T) {
+	var ahead atomic.Int64
+	w := newWorld(t, func(c *Config) {
+		c.Clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
+	})
+	if _, err := w.s.PutApplication(w.ctx(), api.App{Name: "cave", Kind: api.AppExternal}); err != nil {
+		t.Fatal(err)
+	}
+	a := w.mustCreate(func(r *api.CreateRequest) { r.App = "cave" })
+	if a.Session.Status() != api.StatusActive || a.Session.Node != "" || a.Ticket == "" || len(a.ICEServers) != 0 {
+		t.Errorf("admitted as %+v", a)
+	}
+	ahead.Store(int64(23 * time.Hour))
+	if _, err := w.s.JoinSession(w.ctx(), a.Session.ID, api.JoinRequest{}); err != nil {
+		t.Error(err)
+	}
+	ahead.Store(int64(25 * time.Hour))
+	if v, ok := w.s.root().Live(a.Session.ID); !ok {
+		t.Error("it ended while a ticket holds")
+	} else if _, over := w.s.overdue(v, w.s.now()); over {
+		t.Error("it is overdue while a ticket holds")
+	}
+	ahead.Store(int64(48 * time.Hour))
+	if v := w.until(a.Session.ID, api.StatusTerminated); v.Reason != api.ReasonIdle {
+		t.Errorf("ended with %q", v.Reason)
 	}
 }
 
@@ -377,7 +435,10 @@ func TestCheckTicketRefuses(t *testing.T) {
 func BenchmarkCreate(b *testing.B) {
 	for _, callers := range []int{1, 64, 512} {
 		b.Run(fmt.Sprintf("callers=%d", callers), func(b *testing.B) {
-			w := newWorld(b, func(c *Config) { c.Lease, c.HeartbeatEvery = time.Hour, time.Minute })
+			w := newWorld(b, func(c *Config) {
+				c.Lease, c.HeartbeatEvery = time.Hour, time.Minute
+				c.Log = slog.New(slog.DiscardHandler)
+			})
 			w.app()
 			for i := range 20 {
 				e := w.edge(fmt.Sprintf("n%d", i), 1_000_000)

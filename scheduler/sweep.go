@@ -60,14 +60,29 @@ func (s *Server) loseNodes(ctx context.Context) {
 	s.proposeAll(ctx, lost)
 }
 
+// overdue says whether a session must end for want of a viewer. Nobody reports
+// the viewers of a lost one. Those of an external one meet at a gateway: it ends
+// once its last ticket has expired.
+func (s *Server) overdue(v *state.Session, now time.Time) (api.Reason, bool) {
+	switch {
+	case v.Observed == api.ObservedLost:
+		return api.ReasonNone, false
+	case v.Node == "":
+		last := v.CreatedAt
+		if v.ViewerAt.After(last) {
+			last = v.ViewerAt
+		}
+		return api.ReasonIdle, now.Sub(last) >= s.cfg.TicketLife
+	default:
+		return v.Overdue(now)
+	}
+}
+
 func (s *Server) endOverdue(ctx context.Context) {
 	var over []state.Command
 	now := s.now()
 	for v := range s.root().Sessions() {
-		if v.Node == "" || v.Observed == api.ObservedLost {
-			continue // nobody reports its viewers
-		}
-		if why, is := v.Overdue(now); is {
+		if why, is := s.overdue(v, now); is {
 			s.cfg.Log.Info("session is overdue", "session", v.ID, "reason", why)
 			over = append(over, &state.End{ID: v.ID, Reason: why})
 		}

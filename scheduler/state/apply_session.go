@@ -179,7 +179,7 @@ func (m *Join) apply(t *tx) Result {
 		}
 	}
 	s.Viewer++
-	if !s.Connected && !s.ViewerAt.IsZero() {
+	if !s.Connected && !s.ViewerAt.IsZero() || s.Node == "" {
 		s.ViewerAt = t.now // the new client has the whole idle time to connect
 	}
 	t.put(s)
