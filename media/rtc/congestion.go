@@ -21,9 +21,8 @@ type arrival struct {
 //
 // What counts is the standing queue: the least delay of a whole feedback over
 // the least of the last seconds. Jitter of a busy receiver delays some packets
-// of a feedback, a queue delays all. A queue also means that the way was full,
-// so what arrived meanwhile is what it carries, however little was offered; a
-// still picture never lowers the rate.
+// of a feedback, a queue delays all. While there is a queue of ours, what
+// arrives is what the way carries. A still picture never lowers the rate.
 type congestion struct {
 	limits media.Limits
 	target float64 // kb/s
@@ -31,6 +30,7 @@ type congestion struct {
 	base      [baseBuckets]time.Duration // least delay by second
 	baseAt    int64                      // second of the newest bucket
 	queued    int                        // feedbacks in a row with a queue
+	before    [3]time.Duration           // queues of the last feedbacks, oldest first
 	changed   time.Duration              // of the last decrease
 	ceiling   float64                    // kb/s that last proved too much; 0 = none
 	increased time.Duration              // of the last increase considered
@@ -48,24 +48,28 @@ const (
 	queueLimit    = 40 * time.Millisecond
 	queueBad      = 150 * time.Millisecond // one feedback is enough
 	rateSpan      = 500 * time.Millisecond
+	arrivalSpan   = 250 * time.Millisecond
 	lossSpan      = 500 * time.Millisecond
 	holdAfter     = 300 * time.Millisecond // between two decreases
 	calmAfter     = time.Second            // before increases
 	silence       = time.Second            // without feedback while sending
 	backOff       = 0.85
+	mostDrain     = 0.35
 	startFraction = 0.7
 	lossBad       = 0.10
 	lossFine      = 0.02
 	probeFast     = 0.50 // growth a second where no ceiling is known
 	probeSlow     = 0.08 // near the ceiling
 	nearCeiling   = 0.9
+	pastCeiling   = 1.1
+	oursFraction  = 0.4
 	usedFraction  = 1 / 1.5
 )
 
 func newCongestion(limits media.Limits, now time.Duration) *congestion {
 	c := &congestion{
 		target: max(float64(limits.MaxKbps)*startFraction, float64(limits.MinKbps)), heard: now, increased: now, changed: now - time.Hour,
-		arrivals: rateWindow{span: rateSpan}, sent: rateWindow{span: rateSpan}, lost: lossWindow{span: lossSpan},
+		arrivals: rateWindow{span: arrivalSpan}, sent: rateWindow{span: rateSpan}, lost: lossWindow{span: lossSpan},
 	}
 	c.setLimits(limits)
 	for i := range c.base {
@@ -119,8 +123,17 @@ func (c *congestion) feedback(now time.Duration, list []arrival) {
 	default:
 		c.queued = 0
 	}
-	if (c.queued >= 2 || queue > queueBad) && now-c.changed >= holdAfter {
-		c.lower(now, min(c.target, c.arrivals.kbps())*backOff)
+	// A queue that shrinks needs no second decrease, only time.
+	shrinks := queue < c.before[0]
+	c.before = [3]time.Duration{c.before[1], c.before[2], queue}
+	full := c.queued >= 2 || queue > queueBad
+	// Who sends little did not fill the way; others did.
+	ours := c.sent.rate(now) >= c.target*oursFraction
+	if full && ours && !shrinks && now-c.changed >= holdAfter {
+		// What arrives is what the way carries. Stay below that, to be rid of the
+		// queue in half a second or so.
+		carries := c.arrivals.kbps()
+		c.lower(now, carries, carries*(backOff-min(queue.Seconds(), mostDrain)))
 	}
 }
 
@@ -140,13 +153,11 @@ func (c *congestion) queue(now, delay time.Duration) time.Duration {
 	return delay - least
 }
 
-func (c *congestion) lower(now time.Duration, to float64) {
-	c.ceiling = max(c.target, float64(c.limits.MinKbps))
-	if rate := c.arrivals.kbps(); rate > 0 {
-		c.ceiling = min(c.ceiling, rate)
-	}
+func (c *congestion) lower(now time.Duration, ceiling, to float64) {
+	c.ceiling = ceiling
 	c.target = min(c.target, to)
-	c.changed, c.increased, c.queued = now, now, 0
+	c.changed, c.increased = now, now
+	c.lost = lossWindow{span: lossSpan} // what was lost before tells nothing of the new rate
 	c.clamp()
 }
 
@@ -154,10 +165,10 @@ func (c *congestion) lower(now time.Duration, to float64) {
 func (c *congestion) tick(now time.Duration) int {
 	loss, enough := c.lost.share(now)
 	switch {
-	case enough && loss > lossBad && now-c.changed >= holdAfter:
-		c.lower(now, c.target*(1-loss/2))
+	case enough && loss > lossBad && c.queued == 0 && now-c.changed >= holdAfter:
+		c.lower(now, c.target, c.target*(1-loss/2))
 	case c.hears && now-c.heard > silence && c.sent.total(now) > 0 && now-c.changed >= silence:
-		c.lower(now, c.target/2)
+		c.lower(now, c.target, c.target/2)
 	case now-c.changed >= calmAfter && c.queued == 0 && (!enough || loss < lossFine):
 		c.raise(now)
 	default:
@@ -177,7 +188,7 @@ func (c *congestion) raise(now time.Duration) {
 	growth := probeFast
 	if c.ceiling > 0 && c.target > c.ceiling*nearCeiling {
 		growth = probeSlow
-		if c.target > c.ceiling*1.3 {
+		if c.target > c.ceiling*pastCeiling {
 			c.ceiling = 0 // it does not hold any more
 		}
 	}
