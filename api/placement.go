@@ -7,6 +7,8 @@ type Need struct {
 	Screen Screen
 	Codecs []Codec // acceptable, preferred first
 	Client Location
+	// Probes are round trips that the client measured.
+	Probes []Probe
 	// Network of the client, for regions of demand; "" when unknown.
 	Network string
 }
@@ -54,3 +56,17 @@ type DemandCell struct {
 	Reason RefusalCode `json:"reason"`
 	Count  uint64      `json:"count"`
 }
+
+// Probe is one round trip that a client measured to a node's relay.
+type Probe struct {
+	Node        NodeID  `json:"node"`
+	RoundTripMS float64 `json:"round_trip_ms"` // above 0
+	// Silent says that nothing came back within RoundTripMS: it is at least that.
+	Silent bool `json:"silent,omitempty"`
+}
+
+// MaxProbes bounds the probes of one create; SilentMS is when a client gives one up.
+const (
+	MaxProbes = 8
+	SilentMS  = 250
+)

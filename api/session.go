@@ -189,6 +189,8 @@ type CreateRequest struct {
 	ExtraData   json.RawMessage `json:"extra_data"`
 	// Codecs the client wants, preferred first; empty leaves it to the application.
 	Codecs []Codec `json:"codecs,omitempty"`
+	// Probes are round trips that the client measured, at most MaxProbes.
+	Probes []Probe `json:"probes,omitempty"`
 	// IdempotencyKey makes a retried create return the same session; at most 64 bytes.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	Client         Client `json:"client"`

@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -65,7 +66,8 @@ func boolInt(b bool) int {
 func round(v float64) float64 { return math.Round(v*1000) / 1000 }
 
 func printTable(w io.Writer, results []Result) error {
-	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var b strings.Builder
+	tw := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(tw, "name\tvalue\tunit\tpeer\tratio\ttarget\tmet\truns")
 	for _, r := range results {
 		peer, ratio, target, met := "–", "–", "–", "–"
@@ -82,7 +84,13 @@ func printTable(w io.Writer, results []Result) error {
 		}
 		fmt.Fprintf(tw, "%s\t%.4g\t%s\t%s\t%s\t%s\t%s\t%d\n", r.Name, r.Value, r.Unit, peer, ratio, target, met, r.Runs)
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return fmt.Errorf("print results: %w", err)
+	}
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fmt.Errorf("print results: %w", err)
+	}
+	return nil
 }
 
 func writeJSON(path string, results []Result) error {

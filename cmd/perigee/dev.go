@@ -135,8 +135,11 @@ func (d *dev) withEdge(ctx context.Context, rt control.Runtime, sched chan error
 	exited := make(chan error, 1)
 	go func() { exited <- edge.Wait() }()
 	if err := d.awaitNode(ctx, c, exited); err == nil {
-		fmt.Fprintf(d.out, "\nPerigee is running. Ctrl-C ends it.\n\n  open %s/?app=%s&token=%s\n\n  token %s\n\n",
-			rt.API, url.QueryEscape(first), url.QueryEscape(token), token)
+		_, err := fmt.Fprintf(d.out, "\nPerigee is running. Ctrl-C ends it.\n\n  token %s\n  open %s/?app=%s&token=%s\n\n",
+			token, rt.API, url.QueryEscape(first), url.QueryEscape(token))
+		if err != nil {
+			d.log.Warn("the address could not be shown", "error", err)
+		}
 	} else if ctx.Err() == nil {
 		return errors.Join(err, endEdge(edge, exited))
 	}
@@ -144,7 +147,7 @@ func (d *dev) withEdge(ctx context.Context, rt control.Runtime, sched chan error
 	case err := <-exited:
 		return fmt.Errorf("the edge ended by itself: %w", errors.Join(err, errors.New("see the messages above")))
 	case err := <-sched:
-		sched <- err // for run, which waits for it
+		sched <- err // room for one: run waits for it
 		return endEdge(edge, exited)
 	case <-ctx.Done():
 		return endEdge(edge, exited)

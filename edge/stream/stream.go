@@ -323,7 +323,7 @@ func (s *session) configure() {
 	s.enc.configure(media.Configure{
 		Display: s.instance.Display, XAuth: s.instance.XAuth, Pulse: s.instance.Pulse,
 		Video: true, Audio: s.instance.Pulse != "", Codec: codec, Pool: s.spec.Pool, Screen: s.screen,
-		BitrateKbps: max(min(kbps, limits.MaxKbps), limits.MinKbps), Cursor: true,
+		BitrateKbps: max(min(kbps, limits.MaxKbps), limits.MinKbps),
 	})
 }
 

@@ -24,7 +24,6 @@ const (
 	startTimeout = 30 * time.Second
 	drainTimeout = 3 * time.Second
 	closeTimeout = 2 * time.Second
-	headTimeout  = 10 * time.Second
 )
 
 // Run builds a scheduler and serves until ctx ends. What was built last is
@@ -180,7 +179,7 @@ func (f *front) url() string {
 func (f *front) serve(gw *gateway.Server) <-chan error {
 	failed := make(chan error, 2)
 	for l, h := range map[net.Listener]http.Handler{f.tcp: gw.Handler(), f.admin: gw.AdminHandler()} {
-		s := &http.Server{Handler: h, ReadHeaderTimeout: headTimeout}
+		s := gw.HTTPServer(h)
 		f.servers = append(f.servers, s)
 		go func() {
 			if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {

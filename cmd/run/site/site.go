@@ -103,6 +103,8 @@ func tail(s string) string { return s[max(0, len(s)-4000):] }
 type Runtime struct {
 	API    string `json:"api"`
 	Socket string `json:"socket"`
+	NATS   string `json:"nats"`
+	Gossip string `json:"gossip"`
 }
 
 // Site is one scheduler and its edges.
@@ -114,6 +116,8 @@ type Site struct {
 	bin   string
 	args  []string
 	edges []*Edge
+
+	runtime *Runtime // of the last start
 }
 
 // Edge is one running edge daemon.
@@ -153,12 +157,13 @@ func (s *Site) StartScheduler(ctx context.Context) error {
 	if err := os.Remove(filepath.Join(data, "runtime.json")); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove old runtime: %w", err)
 	}
-	listen := "127.0.0.1:0"
-	if s.API != "" {
-		listen = s.API[len("http://"):]
+	// A restarted scheduler listens where it did, as a configured one does.
+	was := Runtime{API: "http://127.0.0.1:0", NATS: "nats://127.0.0.1:0", Gossip: "127.0.0.1:0"}
+	if s.runtime != nil {
+		was = *s.runtime
 	}
 	p, err := start(filepath.Join(s.bin, "perigee"), append([]string{"scheduler", "--data", data,
-		"--listen", listen, "--nats-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0",
+		"--listen", was.API[len("http://"):], "--nats-listen", was.NATS[len("nats://"):], "--gossip-listen", was.Gossip,
 		"--log-level", "debug"}, s.args...))
 	if err != nil {
 		return err
@@ -175,7 +180,7 @@ func (s *Site) StartScheduler(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("scheduler did not come up: %w\n%s", err, tail(p.Output())), p.Stop(syscall.SIGKILL))
 	}
-	s.API = r.API
+	s.API, s.runtime = r.API, &r
 	return nil
 }
 

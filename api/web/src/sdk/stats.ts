@@ -49,7 +49,8 @@ export class Meter {
       framesDropped: video?.framesDropped ?? 0,
       freezes: video?.freezeCount ?? 0,
       packetsLost: inbound.reduce((n, s) => n + (s.packetsLost ?? 0), 0),
-      relayed: ends.some((c) => c?.candidateType === "relay"),
+      // A relayed pair may show as peer-reflexive: its peer saw another address of the relay.
+      relayed: ends.some((c) => c?.candidateType === "relay" || c?.relayProtocol),
     };
     return this.last;
   }
