@@ -99,10 +99,10 @@ func BenchmarkCost(b *testing.B) {
 	peers := map[api.Codec][]string{
 		api.H264: {"-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-profile:v", "baseline",
 			"-maxrate", "4M", "-bufsize", "200k"},
-		api.VP8: {"-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "8", "-lag-in-frames", "0", "-static-thresh", "1",
-			"-minrate", "4M", "-maxrate", "4M", "-bufsize", "1200k", "-qmin", "2", "-qmax", "56"},
-		api.VP9: {"-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-lag-in-frames", "0", "-aq-mode", "3",
-			"-minrate", "4M", "-maxrate", "4M", "-bufsize", "1200k", "-qmin", "2", "-qmax", "56", "-row-mt", "0"},
+		api.VP8: {"-c:v", "libvpx", "-deadline", "realtime", "-cpu-used", "-6", "-lag-in-frames", "0", "-static-thresh", "1",
+			"-minrate", "4M", "-maxrate", "4M", "-bufsize", "1200k", "-qmin", "10", "-qmax", "56"},
+		api.VP9: {"-c:v", "libvpx-vp9", "-deadline", "realtime", "-cpu-used", "8", "-lag-in-frames", "0", "-aq-mode", "0",
+			"-minrate", "4M", "-maxrate", "4M", "-bufsize", "1200k", "-qmin", "10", "-qmax", "56", "-row-mt", "0"},
 		api.AV1: nil, // Debian 12's ffmpeg has no AV1 encoder for real time
 	}
 	const over = 6 * time.Second
