@@ -9,11 +9,10 @@ export PATH := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/perigee/go/bin:$(PATH)
 # cgo packages build against the FFmpeg that deploy/ffmpeg/build.sh found or made.
 CGO := eval "$$(deploy/ffmpeg/env.sh)" &&
 
-# Packages that enter C; all others build with CGO_ENABLED=0.
-CGO_PACKAGES := ./media/encode/... ./edge/encoder/... ./cmd/perigee-edge/... ./bench/...
+NO_RACE := /media/encode|/edge/encoder|/cmd/perigee-edge|/bench|/cmd/run/e2e|/webtest|/edge/instance|/media/capture
 RUN ?= .
 
-.PHONY: help deps ffmpeg build run test test-race test-fuzz test-e2e lint bench clean
+.PHONY: help deps ffmpeg build run test test-unit test-race test-fuzz test-e2e test-anbox lint bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -32,19 +31,26 @@ build: ffmpeg ## build bin/perigee and bin/perigee-edge
 run: build ## start one scheduler and one edge; prints the player's URL and a token
 	@bin/perigee dev
 
+# Packages one after the other: several start X servers, browsers or whole
+# clusters and keep deadlines.
 test: build test-unit test-race test-fuzz test-e2e ## everything: unit, race, fuzz, end to end in a real browser
 
 test-unit: build
-	$(CGO) go test -count=1 $$(go list ./... | grep -v /cmd/run/e2e)
+	$(CGO) go vet ./...
+	$(CGO) go test -p 1 -count=1 $$(go list ./... | grep -v /cmd/run/e2e)
 
+# Not again under the race detector: what enters C or is a real browser's affair.
 test-race: build
-	CGO_ENABLED=1 go test -race -count=1 $$(go list ./... | grep -vE '/media/encode|/edge/encoder|/perigee-edge|/bench|/e2e|/webtest|/edge/instance')
+	CGO_ENABLED=1 go test -race -p 1 -count=1 $$(go list ./... | grep -vE '$(NO_RACE)')
 
-test-fuzz: build
-	@deploy/fuzz.sh 5s
+test-fuzz: build ## every fuzz target, for a short time
+	@deploy/fuzz.sh 3s
 
 test-e2e: build ## the browser tests alone
-	$(CGO) go test -count=1 -timeout 15m ./cmd/run/e2e/...
+	$(CGO) go test -count=1 -timeout 15m ./cmd/run/e2e
+
+test-anbox: build ## Canonical's own SDK against Perigee (SDK=path/to/anbox-stream-sdk.js)
+	$(CGO) PERIGEE_ANBOX_SDK=$(abspath $(SDK)) go test -tags anboxsdk -count=1 -run TestCanonicalSDK -v ./cmd/run/e2e
 
 lint: build ## golangci-lint (pinned in .ci/tools.mod) and shellcheck-clean scripts
 	$(CGO) go tool -modfile=.ci/tools.mod golangci-lint run ./...
