@@ -131,10 +131,10 @@ type keyframe struct{}
 func receive(ctx context.Context, conn *media.Conn, to chan<- any) error {
 	for {
 		m, err := conn.Read()
-		if errors.Is(err, io.EOF) || ctx.Err() != nil {
-			return nil
-		}
 		if err != nil {
+			if errors.Is(err, io.EOF) || ctx.Err() != nil {
+				err = nil // the end that is meant to be
+			}
 			return err
 		}
 		v, err := parse(m)

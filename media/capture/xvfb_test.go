@@ -97,7 +97,7 @@ func (p *painter) fill(x, y, w, h int, rgb uint32) {
 // openScreen opens and runs a Screen.
 func openScreen(t testing.TB, cfg Config) *Screen {
 	t.Helper()
-	cfg.Log = slog.New(slog.NewTextHandler(io.Discard, nil))
+	cfg.Log = slog.New(slog.DiscardHandler)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	s, err := Open(ctx, cfg)
