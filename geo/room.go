@@ -1,0 +1,101 @@
+package geo
+
+// Room keeps beside an Index how much is free at each place and what marks it
+// bears, and for each cell the most that is free and all marks of its places,
+// so that a search leaves out cells where nothing is to be found. It is for one
+// goroutine at a time.
+type Room struct {
+	index *Index
+	slots []slot  // in the order of the index's points
+	at    []int32 // by place: its slot, or -1
+	cells []slot
+	leaf  []int32 // by slot: its cell
+}
+
+type slot struct{ free, marks uint64 }
+
+// NewRoom keeps room for the n places that the index was built from; all are
+// without any.
+func NewRoom(x *Index, n int) *Room {
+	r := &Room{index: x, slots: make([]slot, len(x.ids)), at: make([]int32, n), cells: make([]slot, len(x.cells)), leaf: make([]int32, len(x.ids))}
+	for i := range r.at {
+		r.at[i] = -1
+	}
+	for k, id := range x.ids {
+		r.at[id] = int32(k)
+	}
+	for c := range x.cells {
+		if x.cells[c].leaf {
+			for k := x.cells[c].from; k < x.cells[c].to; k++ {
+				r.leaf[k] = int32(c)
+			}
+		}
+	}
+	return r
+}
+
+// Set says what is free at place i and what marks it bears. Places that the
+// index left out are ignored.
+func (r *Room) Set(i int, free, marks uint64) {
+	if i < 0 || i >= len(r.at) || r.at[i] < 0 {
+		return
+	}
+	k := r.at[i]
+	if r.slots[k] == (slot{free, marks}) {
+		return
+	}
+	r.slots[k] = slot{free, marks}
+	at := r.leaf[k]
+	c := &r.index.cells[at]
+	var sum slot
+	for _, s := range r.slots[c.from:c.to] {
+		sum = slot{max(sum.free, s.free), sum.marks | s.marks}
+	}
+	for r.cells[at] != sum {
+		r.cells[at] = sum
+		if at == 0 {
+			return
+		}
+		at = (at - 1) / 2
+		a, b := r.cells[2*at+1], r.cells[2*at+2]
+		sum = slot{max(a.free, b.free), a.marks | b.marks}
+	}
+}
+
+func (s slot) has(least, marks uint64) bool { return s.free >= least && s.marks&marks == marks }
+
+// Nearest visits, as Index.Nearest does, the places where at least so much is
+// free and that bear all the marks.
+func (r *Room) Nearest(v Vector, least, marks uint64, visit func(i int, km float64) bool) {
+	x := r.index
+	if !v.Known() || len(x.points) == 0 || !r.cells[0].has(least, marks) {
+		return
+	}
+	var room [onStack]item
+	queue := append(room[:0], item{key: cellKey(0)})
+	for len(queue) > 0 {
+		var next item
+		next, queue = pop(queue)
+		if next.key >= 0 {
+			if !visit(int(next.key), arc(next.chord2)) {
+				return
+			}
+			continue
+		}
+		at := cellAt(next.key)
+		c := &x.cells[at]
+		if !c.leaf {
+			for child := 2*at + 1; child <= 2*at+2; child++ {
+				if r.cells[child].has(least, marks) {
+					queue = push(queue, item{x.cells[child].chord2(v), cellKey(child)})
+				}
+			}
+			continue
+		}
+		for k := c.from; k < c.to; k++ {
+			if r.slots[k].has(least, marks) {
+				queue = push(queue, item{chord2(v, x.points[k]), x.ids[k]})
+			}
+		}
+	}
+}

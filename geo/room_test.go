@@ -1,0 +1,56 @@
+package geo
+
+import (
+	"math/rand/v2"
+	"slices"
+	"testing"
+)
+
+// TestRoomAgainstBruteForce changes rooms at random and compares what a search
+// finds with a look at every place.
+func TestRoomAgainstBruteForce(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(5, 6))
+	for _, n := range []int{1, 8, 9, 100, 1000} {
+		places := randomPlaces(rnd, n)
+		places[rnd.IntN(n)] = Vector{}
+		x := NewIndex(places)
+		r := NewRoom(x, n)
+		have := make([]slot, n)
+		for range 200 {
+			i := rnd.IntN(n)
+			have[i] = slot{uint64(rnd.IntN(4)), uint64(rnd.IntN(8))}
+			r.Set(i, have[i].free, have[i].marks)
+			v, least, marks := randomPlaces(rnd, 1)[0], uint64(rnd.IntN(4)), uint64(1)<<rnd.IntN(3)
+			want := slices.DeleteFunc(brute(places, v), func(i int) bool { return !have[i].has(least, marks) })
+			var got []int
+			r.Nearest(v, least, marks, func(i int, _ float64) bool { got = append(got, i); return true })
+			if !slices.Equal(got, want) {
+				t.Fatalf("%d places, at least %d with marks %b: got %v, want %v", n, least, marks, got, want)
+			}
+		}
+		r.Set(-1, 1, 1)
+		r.Set(n, 1, 1) // no place of the index: ignored
+	}
+}
+
+func TestRoomSearchAllocatesNothing(t *testing.T) {
+	rnd := rand.New(rand.NewPCG(7, 8))
+	places := randomPlaces(rnd, 10_000)
+	r := NewRoom(NewIndex(places), len(places))
+	for i := range places {
+		if i%100 == 0 {
+			r.Set(i, 5, 1)
+		}
+	}
+	from := randomPlaces(rnd, 64)
+	at, found := 0, 0
+	allocs := testing.AllocsPerRun(100, func() {
+		n := 0
+		r.Nearest(from[at%len(from)], 5, 1, func(int, float64) bool { n++; return n < 8 })
+		at, found = at+1, found+n
+		r.Set(at%100*100, uint64(at%7), 1)
+	})
+	if allocs != 0 || found < 7*100 {
+		t.Errorf("%v allocations a search, %d found", allocs, found)
+	}
+}
