@@ -177,9 +177,14 @@ type client struct {
 // join opens a websocket of a viewer; what it then says is the caller's.
 func (r *rig) join(id string, opts ...func(*webrtc.Configuration)) *client {
 	r.t.Helper()
+	return r.joinAs(id, api.RoleControl, opts...)
+}
+
+func (r *rig) joinAs(id string, role api.Role, opts ...func(*webrtc.Configuration)) *client {
+	r.t.Helper()
 	c := &client{t: r.t, rig: r, id: id, in: make(chan api.Signal, 256), stop: make(chan struct{}), open: make(chan struct{}),
 		gone: make(chan struct{}), pictures: make(chan shown, 4096), sound: make(chan struct{}, 1), videos: make(chan *webrtc.TrackRemote, 1)}
-	c.link = api.NewLink(api.Signal{Session: sessionID, Generation: 1, Viewer: id, Role: api.RoleControl})
+	c.link = api.NewLink(api.Signal{Session: sessionID, Generation: 1, Viewer: id, Role: role})
 	r.mu.Lock()
 	r.links[id] = c.in
 	r.mu.Unlock()

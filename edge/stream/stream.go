@@ -94,7 +94,8 @@ type session struct {
 	current   *viewer
 	handover  time.Time // until then a reconnecting viewer counts as connected
 	codec     api.Codec
-	kbps      int // that the way to the viewer carries
+	blind     bool // the viewer wants no picture
+	kbps      int  // that the way to the viewer carries
 	failed    string
 	told      local.StreamState
 	toldAt    time.Time
@@ -322,7 +323,7 @@ func (s *session) configure() {
 	}
 	s.enc.configure(media.Configure{
 		Display: s.instance.Display, XAuth: s.instance.XAuth, Pulse: s.instance.Pulse,
-		Video: true, Audio: s.instance.Pulse != "", Codec: codec, Pool: s.spec.Pool, Screen: s.screen,
+		Video: !s.blind, Audio: s.instance.Pulse != "", Codec: codec, Pool: s.spec.Pool, Screen: s.screen,
 		BitrateKbps: max(min(kbps, limits.MaxKbps), limits.MinKbps),
 	})
 }

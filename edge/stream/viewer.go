@@ -262,6 +262,10 @@ func (s *session) connect(v *viewer, set rtc.Settings) error {
 	}
 	v.peer = p
 	s.live.peer.Store(p)
+	if s.blind != !set.EnableVideo {
+		s.blind = !set.EnableVideo
+		s.configure()
+	}
 	return nil
 }
 

@@ -139,20 +139,22 @@ func (s *sender) BindRTCPReader(next interceptor.RTCPReader) interceptor.RTCPRea
 		if attr == nil {
 			attr = make(interceptor.Attributes)
 		}
-		packets, err := attr.GetRTCPPackets(b[:n])
-		if err != nil {
-			return n, attr, nil // broken RTCP of a viewer is its own loss
-		}
-		for _, p := range packets {
-			switch p := p.(type) {
-			case *rtcp.TransportLayerCC:
-				s.feedback(time.Now(), p)
-			case *rtcp.ReceiverEstimatedMaximumBitrate:
-				s.remb(float64(p.Bitrate) / 1000)
-			}
+		if packets, err := attr.GetRTCPPackets(b[:n]); err == nil { // broken RTCP of a viewer is its own loss
+			s.heard(packets)
 		}
 		return n, attr, nil
 	})
+}
+
+func (s *sender) heard(packets []rtcp.Packet) {
+	for _, p := range packets {
+		switch p := p.(type) {
+		case *rtcp.TransportLayerCC:
+			s.feedback(time.Now(), p)
+		case *rtcp.ReceiverEstimatedMaximumBitrate:
+			s.remb(float64(p.Bitrate) / 1000)
+		}
+	}
 }
 
 func (s *sender) remb(kbps float64) {

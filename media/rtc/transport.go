@@ -12,6 +12,8 @@ import (
 
 	"github.com/pion/ice/v4"
 	"github.com/pion/logging"
+	"github.com/pion/transport/v4"
+	"github.com/pion/transport/v4/stdnet"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/perigee-cloud/perigee/media"
@@ -47,7 +49,9 @@ type TransportConfig struct {
 	// Advertise are the addresses under which the port is reached from outside
 	// (1:1 NAT), one or more per family.
 	Advertise []netip.Addr
-	Log       *slog.Logger
+	// Net is the network; nil is the host's.
+	Net transport.Net
+	Log *slog.Logger
 }
 
 // Transport is one UDP port, bound on every address of the host, that all
@@ -69,14 +73,21 @@ const (
 // NewTransport binds the port on all of the host's addresses, loopback
 // included: the relay of this host and viewers on it use that.
 func NewTransport(cfg TransportConfig) (*Transport, error) {
-	addrs, err := hostAddresses()
+	if cfg.Net == nil {
+		host, err := stdnet.NewNet()
+		if err != nil {
+			return nil, fmt.Errorf("open the host's network: %w", err)
+		}
+		cfg.Net = host
+	}
+	addrs, err := hostAddresses(cfg.Net)
 	if err != nil {
 		return nil, err
 	}
 	t := &Transport{cfg: cfg, addrs: addrs, log: media.PionLog(cfg.Log)}
-	var conns []*net.UDPConn
+	var conns []transport.UDPConn
 	for _, port := range cfg.Ports.candidates() {
-		if conns, err = bindAll(addrs, port); err == nil {
+		if conns, err = bindAll(cfg.Net, addrs, port); err == nil {
 			break
 		}
 	}
@@ -89,7 +100,7 @@ func NewTransport(cfg TransportConfig) (*Transport, error) {
 		// A smaller buffer than asked for only loses packets earlier.
 		_ = c.SetWriteBuffer(sendBuffer)
 		_ = c.SetReadBuffer(receiveBuffer)
-		muxes = append(muxes, ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: c, Logger: t.log.NewLogger("mux")}))
+		muxes = append(muxes, ice.NewUDPMuxDefault(ice.UDPMuxParams{UDPConn: c, Net: cfg.Net, Logger: t.log.NewLogger("mux")}))
 	}
 	t.mux = ice.NewMultiUDPMuxDefault(muxes...)
 	return t, nil
@@ -109,10 +120,10 @@ func (p Ports) candidates() []uint16 {
 	return out
 }
 
-func bindAll(addrs []netip.Addr, port uint16) ([]*net.UDPConn, error) {
-	var conns []*net.UDPConn
+func bindAll(n transport.Net, addrs []netip.Addr, port uint16) ([]transport.UDPConn, error) {
+	var conns []transport.UDPConn
 	for _, a := range addrs {
-		c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port)))
+		c, err := n.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, port)))
 		if err != nil {
 			for _, c := range conns {
 				err = errors.Join(err, c.Close())
@@ -127,34 +138,45 @@ func bindAll(addrs []netip.Addr, port uint16) ([]*net.UDPConn, error) {
 
 // hostAddresses lists the host's unicast addresses, but for link-local ones
 // (their zone means nothing to others).
-func hostAddresses() ([]netip.Addr, error) {
-	nets, err := net.InterfaceAddrs()
+func hostAddresses(n transport.Net) ([]netip.Addr, error) {
+	list, err := n.Interfaces()
 	if err != nil {
 		return nil, fmt.Errorf("list addresses: %w", err)
 	}
 	var out []netip.Addr
-	for _, n := range nets {
-		ipnet, ok := n.(*net.IPNet)
-		if !ok {
-			continue
-		}
-		a, ok := netip.AddrFromSlice(ipnet.IP)
-		a = a.Unmap()
-		if !ok || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
-			continue
-		}
-		// An address may be listed and yet not be usable: a down interface, IPv6 off.
-		probe, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+	for _, i := range list {
+		addrs, err := i.Addrs()
 		if err != nil {
-			continue
+			continue // it has none
 		}
-		_ = probe.Close()
-		out = append(out, a)
+		for _, addr := range addrs {
+			if a, ok := usable(n, addr); ok {
+				out = append(out, a)
+			}
+		}
 	}
 	if len(out) == 0 {
 		return nil, errors.New("this host has no usable address")
 	}
 	return out, nil
+}
+
+func usable(n transport.Net, addr net.Addr) (netip.Addr, bool) {
+	ipnet, ok := addr.(*net.IPNet)
+	if !ok {
+		return netip.Addr{}, false
+	}
+	a, ok := netip.AddrFromSlice(ipnet.IP)
+	a = a.Unmap()
+	if !ok || a.IsLinkLocalUnicast() || a.IsMulticast() || a.IsUnspecified() {
+		return netip.Addr{}, false
+	}
+	// An address may be listed and yet not be usable: a down interface, IPv6 off.
+	probe, err := n.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(a, 0)))
+	if err != nil {
+		return netip.Addr{}, false
+	}
+	return a, probe.Close() == nil
 }
 
 // Port is the UDP port.
@@ -204,6 +226,7 @@ const (
 func (t *Transport) settings() webrtc.SettingEngine {
 	var s webrtc.SettingEngine
 	s.LoggerFactory = t.log
+	s.SetNet(t.cfg.Net)
 	s.SetICEUDPMux(t.mux)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.SetIncludeLoopbackCandidate(true)
