@@ -1,6 +1,7 @@
 // Package relay is the body of a node's relay process: a TURN and STUN server
 // whose credentials each reach the media addresses and ports of one session of
-// this node, and nothing else.
+// this node, and nothing else. Beside it, it answers the connectivity checks of
+// clients that measure the way to this node.
 package relay
 
 import (
@@ -77,7 +78,7 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Listen == "" {
 		return api.Invalidf("listen", "is missing: name an address such as :3478")
 	}
-	r := &relay{cfg: cfg, secret: secret, public: public, log: cfg.Log, pion: media.PionLog(cfg.Log), owners: map[placement]*owner{},
+	r := &relay{cfg: cfg, secret: secret, prober: newProber(secret, time.Now), public: public, log: cfg.Log, pion: media.PionLog(cfg.Log), owners: map[placement]*owner{},
 		tcp: map[netip.Addr]int{}, conns: map[*framed]bool{}}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -121,6 +122,7 @@ func relayedAddress(public []string) (net.IP, error) {
 type relay struct {
 	cfg    Config
 	secret []byte
+	prober *prober
 	public net.IP
 	log    *slog.Logger
 	pion   logging.LoggerFactory
@@ -208,6 +210,8 @@ func (r *relay) serve(p net.PacketConn) (*pion.Server, error) {
 	g := &guard{r: r, held: map[string]*relayed{}}
 	if f, ok := p.(*framed); ok {
 		g.allocated = func() { f.used.Store(true) }
+	} else {
+		p = &probed{PacketConn: p, prober: r.prober}
 	}
 	s, err := pion.NewServer(pion.ServerConfig{
 		Realm: turn.Realm, AuthHandler: g.authenticate, LoggerFactory: r.pion,
