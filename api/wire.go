@@ -59,6 +59,7 @@ type RequestExtras struct {
 	Location       *LocationBody `json:"location,omitempty"`
 	Codecs         []string      `json:"codecs,omitempty"`          // create only, preferred first
 	IdempotencyKey string        `json:"idempotency_key,omitempty"` // create only
+	Probes         []Probe       `json:"probes,omitempty"`          // create only, at most MaxProbes
 }
 
 // CreateBody is the body of POST /1.0/sessions.

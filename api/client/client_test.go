@@ -54,6 +54,9 @@ func TestRequests(t *testing.T) {
 	if seen.Method != http.MethodDelete || seen.URL.EscapedPath() != "/base/1.0/sessions/a%2Fb" || seen.URL.RawQuery != "sync=true" {
 		t.Errorf("asked %s %s", seen.Method, seen.URL)
 	}
+	if list, err := c.Probes(ctx, "203.0.113.7"); err != nil || len(list) != 0 || seen.URL.RequestURI() != "/base/1.0/probes?client_address=203.0.113.7" {
+		t.Errorf("probes %v, %v from %s", list, err, seen.URL)
+	}
 	c2, seen := stub(t, 202, `{"type":"async","status":"success","status_code":202,"metadata":{"deleted_sessions":["a"],"errors":[]}}`)
 	if a, err := c2.DeleteSessions(ctx, []api.SessionID{"a"}, End{}); err != nil || len(a.Deleted) != 1 {
 		t.Errorf("batch: %+v, %v", a, err)

@@ -18,6 +18,18 @@ func (c *Client) CreateSession(ctx context.Context, body api.CreateBody) (api.Cr
 	return post[api.CreateAnswer](ctx, c, sessionsPath, body)
 }
 
+// Probes gives the nodes that a client may measure before it creates a session.
+// An address of the user, where the caller acts for one; "" is the caller's own.
+func (c *Client) Probes(ctx context.Context, clientAddress string) ([]api.ProbeTarget, error) {
+	v := url.Values{}
+	if clientAddress != "" {
+		v.Set("client_address", clientAddress)
+	}
+	var out []api.ProbeTarget
+	_, err := c.call(ctx, http.MethodGet, "1.0/probes", v, nil, &out)
+	return out, err
+}
+
 // JoinSession takes a running session over from its present client.
 func (c *Client) JoinSession(ctx context.Context, id api.SessionID, body api.JoinBody) (api.JoinAnswer, error) {
 	return post[api.JoinAnswer](ctx, c, sessionPath(id)+"/join", body)

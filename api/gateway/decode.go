@@ -108,6 +108,9 @@ func createRequest(b api.CreateBody) (api.CreateRequest, error) {
 			return r, api.Invalidf("perigee.codecs", "at most %d codecs, got %d", len(api.Codecs()), len(r.Codecs))
 		}
 		r.IdempotencyKey = b.Perigee.IdempotencyKey
+		if r.Probes, err = measured(b.Perigee.Probes); err != nil {
+			return r, err
+		}
 	}
 	return r.Normalize()
 }

@@ -30,6 +30,8 @@ type Config struct {
 	Locator  Locator
 	Log      *slog.Logger
 
+	// Prober names nodes that clients may measure; nil offers none.
+	Prober Prober
 	// Web serves the player at / and /static; nil serves none.
 	Web http.Handler
 	// Version is shown in /1.0/status to those with a token.

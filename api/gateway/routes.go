@@ -33,6 +33,7 @@ func (s *Server) table() []route {
 		{method: post, path: "/1.0/applications", name: "put_application", rights: admin, do: s.putApplication},
 		{method: del, path: "/1.0/applications/:name", name: "delete_application", rights: admin, do: s.deleteApplication},
 		{method: get, path: "/1.0/regions", name: "get_regions", rights: sessions, do: s.listRegions},
+		{method: get, path: "/1.0/probes", name: "get_probes", rights: []api.Right{api.RightCreate}, do: s.probes},
 		{method: get, path: "/1.0/status", name: "get_service_status", do: s.status},
 
 		{method: get, path: "/1.0/sessions", name: "get_sessions", rights: sessions, do: s.listSessions},
