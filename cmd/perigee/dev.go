@@ -160,7 +160,10 @@ func endEdge(edge *exec.Cmd, exited <-chan error) error {
 		return fmt.Errorf("end edge: %w", err)
 	}
 	select {
-	case <-exited:
+	case err := <-exited:
+		if err != nil {
+			return fmt.Errorf("the edge ended with a fault: %w", err)
+		}
 		return nil
 	case <-time.After(edgeEndTime):
 		return errors.Join(fmt.Errorf("the edge did not end within %s and was killed", edgeEndTime), edge.Process.Kill())
