@@ -85,7 +85,7 @@ func needOf(r api.CreateRequest, app api.App) (api.Need, error) {
 	if len(codecs) == 0 {
 		return api.Need{}, api.Invalidf("codecs", "the application streams in %v only", allowed)
 	}
-	return api.Need{App: app.Name, Region: r.Region, Screen: r.Screen, Codecs: codecs, Client: r.Client.Location, Network: r.Client.Address}, nil
+	return api.Need{App: app.Name, Region: r.Region, Screen: r.Screen, Codecs: codecs, Client: r.Client.Location, Network: r.Client.Address, Probes: r.Probes}, nil
 }
 
 func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need api.Need) (state.Result, error) {
