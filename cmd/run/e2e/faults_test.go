@@ -294,11 +294,9 @@ func TestXServerThatDoesNotStart(t *testing.T) {
 
 func TestNoHeadroomSaysWhyAndCounts(t *testing.T) {
 	w := newWorld(t)
-	small, err := w.AddEdge(t.Context(), "small", "--region", "tiny", "--cpu-capacity", "120000")
-	if err != nil {
+	if _, err := w.AddEdge(t.Context(), "small", "--region", "tiny", "--cpu-capacity", "120000"); err != nil {
 		t.Fatal(err)
 	}
-	_ = small
 	body := api.CreateBody{App: "xterm", Region: "tiny", Joinable: true, Screen: screenOf(1280, 720, 30)}
 	first, err := w.client.CreateSession(t.Context(), body)
 	if err != nil {

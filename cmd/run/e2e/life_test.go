@@ -127,7 +127,6 @@ func TestVanishedClientEndsItsSession(t *testing.T) {
 }
 
 func TestIdleTimeoutCleansUp(t *testing.T) {
-	t.Parallel()
 	w := newWorld(t)
 	v := w.viewer(t)
 	defer v.Close()
@@ -159,7 +158,6 @@ func TestEncoderKilledAndStopped(t *testing.T) {
 		if len(pids) != 1 {
 			t.Fatalf("%d encode processes, want 1", len(pids))
 		}
-		eval[any](t, v, "latency.startMeasure(site.stream.video)")
 		if err := syscall.Kill(pids[0], sig); err != nil {
 			t.Fatal(err)
 		}
@@ -172,16 +170,15 @@ func TestEncoderKilledAndStopped(t *testing.T) {
 			return nil
 		})
 		replaced := time.Now()
-		age := read(t, v, func(c cells) error {
+		read(t, v, func(c cells) error {
 			if int32(c.Clock-uint32(replaced.UnixMilli())) < 0 {
 				return errors.New("no picture since the encoder was replaced")
 			}
 			return nil
 		})
-		if d := time.Since(replaced); d > time.Second {
-			t.Errorf("%s: pictures came back after %s, want 500 ms", sig, d)
+		if d := time.Since(replaced); d > 500*time.Millisecond {
+			t.Errorf("%s: pictures came back %s after the encoder was replaced, want 500 ms at most", sig, d)
 		}
-		_ = age
 		if s := eval[string](t, v, "site.stream.state"); s != "live" {
 			t.Errorf("%s: the stream is %s", sig, s)
 		}
