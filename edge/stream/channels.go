@@ -19,7 +19,7 @@ const (
 	dataFolder   = "data"
 	maxApps      = 4        // connections of the application to one channel
 	queueApp     = 256      // messages on their way to one of them
-	backlogBytes = 64 << 10 // kept until the application connects
+	backlogBytes = 1 << 20  // kept until the application connects
 	chunk        = 16 << 10 // of the application's bytes, one message each
 )
 

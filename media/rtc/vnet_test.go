@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pion/rtp/codecs"
 	"github.com/pion/transport/v4/vnet"
 	pion "github.com/pion/turn/v3"
 	"github.com/pion/webrtc/v4"
@@ -87,27 +86,31 @@ func TestThroughNATsWithLoss(t *testing.T) {
 			go read(r)
 		}
 	}
-	// Retransmission makes the pictures whole, out of order at most.
+	// Without retransmission 86 of 100 pictures would be whole. The last ones may
+	// still wait for theirs.
+	const pictures, pending = 200, 60
 	got := map[uint32]int{}
-	whole := 0
-	for deadline := time.Now().Add(patience); whole < 100; {
+	var order []uint32
+	for deadline := time.Now().Add(patience); len(order) < pictures; {
 		p, _, err := r.ReadRTP()
 		if err != nil {
 			t.Fatal(err)
 		}
-		var v codecs.VP8Packet
-		if _, err := v.Unmarshal(p.Payload); err != nil {
-			t.Fatal(err)
-		}
-		if got[p.Timestamp]++; got[p.Timestamp] == parts {
-			whole++
+		if got[p.Timestamp]++; got[p.Timestamp] == 1 {
+			order = append(order, p.Timestamp)
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("%d whole pictures of %d", whole, len(got))
+			t.Fatalf("%d pictures", len(order))
 		}
 	}
-	if whole*100 < len(got)*90 {
-		t.Errorf("%d of %d pictures are whole", whole, len(got))
+	whole := 0
+	for _, ts := range order[:pictures-pending] {
+		if got[ts] >= parts {
+			whole++
+		}
+	}
+	if whole*100 < (pictures-pending)*96 {
+		t.Errorf("%d of %d pictures are whole", whole, pictures-pending)
 	}
 }
 
