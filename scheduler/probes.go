@@ -21,6 +21,8 @@ const (
 	// probeAddresses bounds the addresses of one node: a client opens a pair of
 	// candidates for each.
 	probeAddresses = 4
+	// sitePicks bounds the nodes of one site; a region may have several sites.
+	sitePicks = 2
 	// siteDegrees: nodes within it stand at one site, 11 km. Another node of a site
 	// that is measured already tells a client nothing new.
 	siteDegrees = 0.1
@@ -41,10 +43,10 @@ func (s *Server) Probes(_ context.Context, c api.Client, _ api.Grant) ([]api.Pro
 	}
 	expires := s.now().Add(api.ProbeLife).Unix()
 	out := []api.ProbeTarget{}
-	for rank := range sitePicks {
+	for rank := range api.ProbeTargets {
 		for _, site := range sites {
 			n := site.nodes[rank]
-			if n == nil || len(out) == want {
+			if n == nil || len(out) == want || site.km >= 0 && rank >= sitePicks {
 				continue
 			}
 			t := api.ProbeTicket{Node: n.ID, Expires: expires}
@@ -57,8 +59,6 @@ func (s *Server) Probes(_ context.Context, c api.Client, _ api.Grant) ([]api.Pro
 	return out, nil
 }
 
-const sitePicks = 2 // nodes of one site that may be offered
-
 // siteKey tells sites apart: a square of the map, else a region.
 type siteKey struct {
 	region   string
@@ -70,8 +70,8 @@ type probeSite struct {
 	km    float64 // from the client; negative when unknown
 	errKM float64
 	home  bool // of the default region
-	nodes [sitePicks]*state.Node
-	free  [sitePicks]uint64 // macroblocks per second
+	nodes [api.ProbeTargets]*state.Node
+	free  [api.ProbeTargets]uint64 // macroblocks per second
 }
 
 func (p *probeSite) leastMS() float64 { ms, e := geo.Estimate(p.km, p.errKM); return ms - e }

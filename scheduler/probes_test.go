@@ -63,6 +63,9 @@ func TestProbesOfOneSite(t *testing.T) {
 	w.edge("small", 1, at("eu", 50.11, 8.68))
 	w.edge("large", 9, at("eu", 50.11, 8.68))
 	w.edge("middle", 5, at("eu", 50.11, 8.68))
+	if got, _ := w.probes(api.Location{}); !slices.Equal(got, []string{"large", "middle", "small"}) {
+		t.Errorf("a client of unknown place measures %v", got)
+	}
 	if got, _ := w.probes(api.Location{Latitude: 50, Longitude: 8, Known: true}); !slices.Equal(got, []string{"large", "middle"}) {
 		t.Errorf("a client near a single site measures %v", got)
 	}
