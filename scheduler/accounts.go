@@ -28,7 +28,7 @@ func tokenID(token string) string {
 
 // Authenticate gives what a token allows; CodeUnauthorized when it is unknown,
 // expired or revoked. A token whose uses are spent still lets its holder join.
-func (s *Server) Authenticate(_ context.Context, token string) (api.Grant, error) {
+func (s *Server) Authenticate(ctx context.Context, token string) (api.Grant, error) {
 	if err := s.serving(); err != nil {
 		return api.Grant{}, err
 	}
@@ -38,8 +38,8 @@ func (s *Server) Authenticate(_ context.Context, token string) (api.Grant, error
 	if len(token) > maxToken {
 		return api.Grant{}, api.Errorf(api.CodeUnauthorized, "the token is unknown or was revoked")
 	}
-	t, ok := s.root().Token(tokenID(token))
-	if !ok {
+	var t *state.Token
+	if !s.sure(ctx, func() (ok bool) { t, ok = s.root().Token(tokenID(token)); return ok }) {
 		return api.Grant{}, api.Errorf(api.CodeUnauthorized, "the token is unknown or was revoked")
 	}
 	if s.now().After(t.Expires) {
@@ -51,32 +51,47 @@ func (s *Server) Authenticate(_ context.Context, token string) (api.Grant, error
 // CreateToken makes a token, and its account where there is none, and shows the
 // secret for the only time: the state keeps its hash.
 func (s *Server) CreateToken(ctx context.Context, spec api.TokenSpec) (string, api.Grant, error) {
-	if err := s.serving(); err != nil {
-		return "", api.Grant{}, err
-	}
 	if err := checkToken(&spec); err != nil {
 		return "", api.Grant{}, err
-	}
-	if spec.App != "" {
-		if _, ok := s.root().App(spec.App, 0); !ok {
-			return "", api.Grant{}, api.Errorf(api.CodeNotFound, "application %q is not in the catalogue", spec.App)
-		}
 	}
 	var random [tokenBytes]byte
 	_, _ = rand.Read(random[:]) // never fails
 	token := "pgt_" + base64.RawURLEncoding.EncodeToString(random[:])
+	g, err := onLeader(ctx, s, "token.put", tokenCall{ID: tokenID(token), Spec: spec}, s.putToken)
+	if err != nil {
+		return "", api.Grant{}, err
+	}
+	return token, g, nil
+}
+
+// tokenCall names a token by its hash, which stays the same when it is tried again.
+type tokenCall struct {
+	ID   string
+	Spec api.TokenSpec
+}
+
+func (s *Server) putToken(ctx context.Context, c tokenCall) (api.Grant, error) {
+	spec := c.Spec
+	if t, made := s.root().Token(c.ID); made {
+		return t.Grant, nil
+	}
+	if spec.App != "" {
+		if _, ok := s.root().App(spec.App, 0); !ok {
+			return api.Grant{}, api.Errorf(api.CodeNotFound, "application %q is not in the catalogue", spec.App)
+		}
+	}
 	put := &state.PutToken{
-		Account: spec.Account, ID: tokenID(token), Rights: spec.Rights, App: spec.App,
+		Account: spec.Account, ID: c.ID, Rights: spec.Rights, App: spec.App,
 		Expires: s.now().Add(spec.TTL).UTC().Truncate(time.Second), Uses: spec.Uses,
 	}
 	if put.Uses == 0 {
 		put.Uses = -1
 	}
-	if err := s.change(ctx, put); err != nil {
-		return "", api.Grant{}, err
+	if _, err := s.propose(ctx, put); err != nil {
+		return api.Grant{}, err
 	}
 	s.cfg.Log.Info("token made", "account", put.Account, "rights", put.Rights, "uses", put.Uses, "expires", put.Expires)
-	return token, api.Grant{Account: put.Account, TokenID: put.ID, Rights: put.Rights, App: put.App, Expires: put.Expires, Uses: put.Uses}, nil
+	return api.Grant{Account: put.Account, TokenID: put.ID, Rights: put.Rights, App: put.App, Expires: put.Expires, Uses: put.Uses}, nil
 }
 
 func checkToken(t *api.TokenSpec) error {
@@ -107,20 +122,30 @@ func checkToken(t *api.TokenSpec) error {
 
 // RevokeToken takes a token's id back; an empty id all tokens of the account.
 func (s *Server) RevokeToken(ctx context.Context, account, id string) error {
-	if err := s.change(ctx, &state.RevokeToken{Account: account, ID: id}); err != nil {
-		return err
+	_, err := onLeader(ctx, s, "token.revoke", [2]string{account, id}, s.revokeToken)
+	return err
+}
+
+func (s *Server) revokeToken(ctx context.Context, c [2]string) (nothing, error) {
+	if _, err := s.propose(ctx, &state.RevokeToken{Account: c[0], ID: c[1]}); err != nil {
+		return nothing{}, err
 	}
-	s.cfg.Log.Info("token revoked", "account", account, "all", id == "")
-	return nil
+	s.cfg.Log.Info("token revoked", "account", c[0], "all", c[1] == "")
+	return nothing{}, nil
 }
 
 // DeleteAccount removes an account and its tokens; its sessions go on.
 func (s *Server) DeleteAccount(ctx context.Context, name string) error {
-	if err := s.change(ctx, &state.DeleteAccount{Name: name}); err != nil {
-		return err
+	_, err := onLeader(ctx, s, "account.delete", name, s.deleteAccount)
+	return err
+}
+
+func (s *Server) deleteAccount(ctx context.Context, name string) (nothing, error) {
+	if _, err := s.propose(ctx, &state.DeleteAccount{Name: name}); err != nil {
+		return nothing{}, err
 	}
 	s.cfg.Log.Info("account deleted", "account", name)
-	return nil
+	return nothing{}, nil
 }
 
 // ListAccounts gives every account with its tokens, by name.

@@ -15,7 +15,7 @@ func (s *Server) admission(v api.Session, viewer uint32) api.Admission {
 		Session: v.ID, Generation: v.Generation, Role: api.RoleControl, Viewer: viewer,
 		Expires: s.now().Add(s.cfg.TicketLife).Unix(),
 	}
-	return api.Admission{Session: v, Ticket: t.Sign(*s.ticketKey.Load()), ICEServers: s.iceServers(v)}
+	return api.Admission{Session: v, Ticket: t.Sign(s.signer()), ICEServers: s.iceServers(v)}
 }
 
 // iceServers lists the relay of the session's node: its STUN address free for
@@ -52,11 +52,11 @@ func (s *Server) iceServers(v api.Session) []api.ICEServer {
 
 // CheckTicket checks a websocket's ticket and finds the session's node. A session
 // that has ended is no error: its status says so.
-func (s *Server) CheckTicket(_ context.Context, text string) (api.Ticket, api.Session, error) {
+func (s *Server) CheckTicket(ctx context.Context, text string) (api.Ticket, api.Session, error) {
 	if err := s.serving(); err != nil {
 		return api.Ticket{}, api.Session{}, err
 	}
-	public := s.ticketKey.Load().Public().(ed25519Public)
+	public := s.signer().Public().(ed25519Public)
 	t, err := api.ParseTicket(text, public, s.now())
 	if err != nil {
 		if !errors.Is(err, api.ErrTicket) {
@@ -64,6 +64,10 @@ func (s *Server) CheckTicket(_ context.Context, text string) (api.Ticket, api.Se
 		}
 		return t, api.Session{}, &api.Error{Code: api.CodeUnauthorized, Field: "token", Message: "the ticket does not admit", Err: err}
 	}
+	s.sure(ctx, func() bool {
+		v, ok := s.root().Session(t.Session)
+		return ok && v.Generation >= t.Generation
+	})
 	root := s.root()
 	live, ok := root.Live(t.Session)
 	if !ok {

@@ -21,9 +21,10 @@ func (s *Server) Applications(context.Context) ([]api.App, error) {
 // PutApplication makes a new version of an application, or finds that the
 // newest is the same.
 func (s *Server) PutApplication(ctx context.Context, a api.App) (api.App, error) {
-	if err := s.serving(); err != nil {
-		return api.App{}, err
-	}
+	return onLeader(ctx, s, "app.put", a, s.putApp)
+}
+
+func (s *Server) putApp(ctx context.Context, a api.App) (api.App, error) {
 	a.Version = 0 // the state numbers versions
 	a, err := a.Normalize()
 	if err != nil {
@@ -43,11 +44,16 @@ func (s *Server) PutApplication(ctx context.Context, a api.App) (api.App, error)
 
 // DeleteApplication takes an application out of the catalogue; its sessions go on.
 func (s *Server) DeleteApplication(ctx context.Context, name string) error {
-	if err := s.change(ctx, &state.DeleteApp{Name: name}); err != nil {
-		return err
+	_, err := onLeader(ctx, s, "app.delete", name, s.deleteApp)
+	return err
+}
+
+func (s *Server) deleteApp(ctx context.Context, name string) (nothing, error) {
+	if _, err := s.propose(ctx, &state.DeleteApp{Name: name}); err != nil {
+		return nothing{}, err
 	}
 	s.cfg.Log.Info("application deleted", "app", name)
-	return nil
+	return nothing{}, nil
 }
 
 // Status says how the schedulers are.
@@ -57,7 +63,7 @@ func (s *Server) Status(context.Context) (api.ClusterStatus, error) {
 	}
 	r, root := s.replica.Load(), s.root()
 	_, leader := r.raft.LeaderWithID()
-	st := api.ClusterStatus{Healthy: leader != "", Replicas: len(r.raft.GetConfiguration().Configuration().Servers), Leader: string(leader), Sessions: root.LiveCount()}
+	st := api.ClusterStatus{Healthy: leader != "", Replicas: len(r.configuration()), Leader: string(leader), Sessions: root.LiveCount()}
 	for n := range root.Nodes() {
 		if s.leases.alive(n, s.cfg.Clock(), s.cfg.Lease) {
 			st.Nodes++

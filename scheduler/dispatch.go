@@ -21,7 +21,7 @@ const (
 // A session that wants something has one goroutine, which ends with the want.
 type dispatcher struct {
 	server *Server
-	ctx    context.Context // of Run; nil before the leader serves
+	ctx    context.Context // of the leadership; nil while there is none
 	owned  *sync.WaitGroup
 
 	mu       sync.Mutex
@@ -41,6 +41,8 @@ func (d *dispatcher) init(s *Server) {
 func (d *dispatcher) begin(ctx context.Context, owned *sync.WaitGroup) {
 	d.mu.Lock()
 	d.ctx, d.owned = ctx, owned
+	clear(d.tasks) // those of an earlier leadership have ended
+	clear(d.admitted)
 	d.mu.Unlock()
 	for v := range d.server.root().Sessions() {
 		d.kick(v.ID)

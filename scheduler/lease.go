@@ -145,6 +145,12 @@ func (s *Server) onHeartbeat(ctx context.Context, h api.Heartbeat) api.Heartbeat
 	if s.serving() != nil {
 		return api.HeartbeatAnswer{}
 	}
+	if !s.leads() {
+		// Followers listen, so that a new leader knows what is alive; the
+		// leader answers.
+		s.leases.hear(h.Node, h.Boot, h.Seq, h.Headroom, s.cfg.Clock())
+		return api.HeartbeatAnswer{}
+	}
 	root := s.root()
 	n, ok := root.Node(h.Node)
 	switch {

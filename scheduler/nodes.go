@@ -29,9 +29,16 @@ const (
 // right to join; a known one proves itself. While another start of the same
 // daemon is heard it answers CodeConflict.
 func (s *Server) JoinNode(ctx context.Context, j api.NodeJoin, remote string) (api.NodeJoined, error) {
-	if err := s.serving(); err != nil {
-		return api.NodeJoined{}, err
-	}
+	return onLeader(ctx, s, "node.join", nodeJoinCall{Join: j, Remote: remote}, s.joinNode)
+}
+
+type nodeJoinCall struct {
+	Join   api.NodeJoin
+	Remote string
+}
+
+func (s *Server) joinNode(ctx context.Context, c nodeJoinCall) (api.NodeJoined, error) {
+	j, remote := c.Join, c.Remote
 	if err := checkJoin(&j); err != nil {
 		return api.NodeJoined{}, err
 	}
@@ -65,11 +72,33 @@ func (s *Server) JoinNode(ctx context.Context, j api.NodeJoin, remote string) (a
 	}
 	s.cfg.Log.Info("node joined", "node", n.ID, "name", n.Name, "region", n.Region, "boot", n.Boot, "address", host)
 	return api.NodeJoined{
-		Node: kept.Node, NATS: s.cfg.NATSURLs(), Gossip: s.cfg.Gossip(kept.Region), RingKey: root.Secrets().RingKey,
-		TicketKey:   s.ticketKey.Load().Public().(ed25519Public),
+		Node: kept.Node, NATS: s.natsURLs(), Gossip: s.ringMembers(kept.Region), RingKey: root.Secrets().RingKey,
+		TicketKey:   s.signer().Public().(ed25519Public),
 		HeartbeatMS: int(s.cfg.HeartbeatEvery / time.Millisecond), LeaseMS: int(s.cfg.Lease / time.Millisecond),
 		PublicAddress: host,
 	}, nil
+}
+
+// natsURLs lists every replica's bus, this one's first.
+func (s *Server) natsURLs() []string {
+	out := slices.Clone(s.cfg.NATSURLs())
+	for _, r := range s.root().Replicas() {
+		if r.NATS != "" && !slices.Contains(out, r.NATS) {
+			out = append(out, r.NATS)
+		}
+	}
+	return out
+}
+
+// ringMembers lists every replica's address in a region's ring, this one's first.
+func (s *Server) ringMembers(region string) []string {
+	out := slices.Clone(s.cfg.Gossip(region))
+	for _, r := range s.root().Replicas() {
+		if a := r.Gossip[region]; a != "" && !slices.Contains(out, a) {
+			out = append(out, a)
+		}
+	}
+	return out
 }
 
 // checkJoin checks what a node says of itself and its signature.
@@ -173,7 +202,7 @@ func (s *Server) onlyDaemon(ctx context.Context, n api.Node) error {
 			return nil
 		case <-ctx.Done():
 			return &api.Error{Code: api.CodeTimeout, Message: "an earlier start of the daemon may still run", Err: ctx.Err()}
-		case <-s.stopped:
+		case <-s.stopping:
 			return api.Errorf(api.CodeUnavailable, "the scheduler is stopping")
 		case <-look.C:
 		}
@@ -237,17 +266,32 @@ func (s *Server) ListNodes(context.Context) ([]api.NodeView, error) {
 
 // SetDrain says whether a node takes new sessions.
 func (s *Server) SetDrain(ctx context.Context, id api.NodeID, drain bool) error {
-	if err := s.change(ctx, &state.DrainNode{ID: id, Drain: drain}); err != nil {
-		return err
+	_, err := onLeader(ctx, s, "node.drain", drainCall{ID: id, Drain: drain}, s.setDrain)
+	return err
+}
+
+type drainCall struct {
+	ID    api.NodeID
+	Drain bool
+}
+
+func (s *Server) setDrain(ctx context.Context, c drainCall) (nothing, error) {
+	if _, err := s.propose(ctx, &state.DrainNode{ID: c.ID, Drain: c.Drain}); err != nil {
+		return nothing{}, err
 	}
-	s.cfg.Log.Info("node drain set", "node", id, "drain", drain)
-	return nil
+	s.cfg.Log.Info("node drain set", "node", c.ID, "drain", c.Drain)
+	return nothing{}, nil
 }
 
 // RemoveNode forgets a node and ends what it ran.
 func (s *Server) RemoveNode(ctx context.Context, id api.NodeID) error {
-	if err := s.change(ctx, &state.RemoveNode{ID: id}); err != nil {
-		return err
+	_, err := onLeader(ctx, s, "node.remove", id, s.removeNode)
+	return err
+}
+
+func (s *Server) removeNode(ctx context.Context, id api.NodeID) (nothing, error) {
+	if _, err := s.propose(ctx, &state.RemoveNode{ID: id}); err != nil {
+		return nothing{}, err
 	}
 	s.cfg.Log.Info("node removed", "node", id)
 	if s.cfg.Kick != nil {
@@ -255,14 +299,5 @@ func (s *Server) RemoveNode(ctx context.Context, id api.NodeID) error {
 			s.cfg.Log.Warn("removed node could not be disconnected", "node", id, "error", err)
 		}
 	}
-	return nil
-}
-
-// change commits a command whose result is only whether it succeeded.
-func (s *Server) change(ctx context.Context, c state.Command) error {
-	if err := s.serving(); err != nil {
-		return err
-	}
-	_, err := s.propose(ctx, c)
-	return err
+	return nothing{}, nil
 }

@@ -20,6 +20,7 @@ const (
 type proposal struct {
 	cmd     state.Command
 	pending *pending // what its placement took, given back when it is in the ledger
+	term    *term    // the leadership it belongs to; nil when there was none
 	done    chan outcome
 }
 
@@ -28,23 +29,44 @@ type outcome struct {
 	err    error // the command's own refusal, or that it may not have been committed
 }
 
-// propose commits one command and gives its result. When it fails with
-// CodeUnavailable or CodeTimeout the command may still be committed.
+func (o outcome) fault() error {
+	if o.err != nil {
+		return o.err
+	}
+	return o.result.Err
+}
+
+// propose commits one command and gives its result. An error that is not
+// retryable and no refusal of the command's own leaves open whether it was
+// committed.
 func (s *Server) propose(ctx context.Context, c state.Command) (state.Result, error) {
 	return s.await(ctx, s.enqueue(ctx, c, nil))
 }
 
 // enqueue queues a command; nil when ctx ended first.
 func (s *Server) enqueue(ctx context.Context, c state.Command, held *pending) *proposal {
-	p := &proposal{cmd: c, pending: held, done: make(chan outcome, 1)}
+	p := &proposal{cmd: c, pending: held, done: make(chan outcome, 1), term: s.term.Load()}
+	if p.term == nil {
+		s.refuse(p)
+		return p
+	}
 	select {
-	case s.proposals <- p:
+	case p.term.proposals <- p:
+		return p
+	case <-p.term.over:
+		s.refuse(p)
 		return p
 	case <-ctx.Done():
-	case <-s.stopped:
+		s.view.giveBack(held)
+		return nil
 	}
-	s.view.giveBack(held)
-	return nil
+}
+
+// refuse answers a command that was not written.
+func (s *Server) refuse(p *proposal) {
+	s.view.giveBack(p.pending)
+	p.pending = nil
+	p.done <- outcome{err: &api.Error{Code: api.CodeUnavailable, Message: "the change was not written", Err: errNotLeader}}
 }
 
 func (s *Server) await(ctx context.Context, p *proposal) (state.Result, error) {
@@ -53,37 +75,54 @@ func (s *Server) await(ctx context.Context, p *proposal) (state.Result, error) {
 	}
 	timer := time.NewTimer(proposeTimeout)
 	defer timer.Stop()
+	var over chan struct{}
+	if p.term != nil {
+		over = p.term.over
+	}
 	select {
 	case o := <-p.done:
-		if o.err == nil {
-			o.err = o.result.Err
+		return o.result, o.fault()
+	case <-over:
+		select {
+		case o := <-p.done: // it was answered just before
+			return o.result, o.fault()
+		default:
+			s.refuse(p) // it came after the last was answered
+			return state.Result{}, (<-p.done).fault()
 		}
-		return o.result, o.err
 	case <-ctx.Done():
 		return state.Result{}, &api.Error{Code: api.CodeTimeout, Message: "the change was not confirmed in time", Err: ctx.Err()}
-	case <-s.stopped:
-		return state.Result{}, api.Errorf(api.CodeUnavailable, "the scheduler is stopping")
 	case <-timer.C:
 		return state.Result{}, api.Errorf(api.CodeTimeout, "the change was not confirmed in %s", proposeTimeout)
 	}
 }
 
 // proposeLoop writes what is queued as one entry, waits until it is committed
-// and answers each command: the busier, the larger the entries.
-func (s *Server) proposeLoop(ctx context.Context, r *replica) {
+// and answers each command: the busier, the larger the entries. At the end it
+// refuses what still waits.
+func (s *Server) proposeLoop(ctx context.Context, r *replica, t *term) {
+	defer close(t.over)
 	batch := make([]*proposal, 0, maxBatch)
 	for {
 		batch = batch[:0]
 		select {
 		case <-ctx.Done():
-			return
-		case p := <-s.proposals:
+			for {
+				select {
+				case p := <-t.proposals:
+					s.refuse(p)
+					continue
+				default:
+					return
+				}
+			}
+		case p := <-t.proposals:
 			batch = append(batch, p)
 		}
 	collect:
 		for len(batch) < maxBatch {
 			select {
-			case p := <-s.proposals:
+			case p := <-t.proposals:
 				batch = append(batch, p)
 			default:
 				break collect
@@ -98,7 +137,7 @@ func (s *Server) commit(r *replica, batch []*proposal) {
 	for i, p := range batch {
 		commands[i] = p.cmd
 	}
-	future := r.raft.Apply(state.Encode(s.cfg.Clock(), commands...), applyTimeout)
+	future := r.raft.Apply(state.EncodeAs(r.fsm.root.Load().EntryVersion(), s.cfg.Clock(), commands...), applyTimeout)
 	err := future.Error()
 	var results []state.Result
 	if err == nil {
@@ -111,7 +150,7 @@ func (s *Server) commit(r *replica, batch []*proposal) {
 	for i, p := range batch {
 		o := outcome{}
 		if err != nil {
-			o.err = &api.Error{Code: api.CodeUnavailable, Message: "the change could not be written", Err: err}
+			o.err = &api.Error{Code: api.CodeUnavailable, Message: "the change could not be written", Err: ofRaft(err)}
 		} else {
 			o.result = results[i]
 			s.follow(o.result)

@@ -5,13 +5,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -19,94 +16,75 @@ import (
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	"github.com/hashicorp/raft-wal/metadb"
-
-	"github.com/perigee-cloud/perigee/scheduler/state"
 )
 
-// Raft's timers: a single replica elects itself after one election time-out.
 const (
-	raftHeartbeat = 100 * time.Millisecond
-	raftLease     = 80 * time.Millisecond
-	raftCommit    = 5 * time.Millisecond
 	keptSnapshots = 2
 	segmentBytes  = 16 << 20
 	cachedEntries = 512
 	trailingLogs  = 4096
 	snapshotAfter = 16384
+	removedFile   = "removed" // marks the directory of a replica that was removed
 )
+
+// Profiles of Raft's timers.
+const (
+	ProfileSite = "site" // replicas of one site
+	ProfileWAN  = "wan"  // replicas of several regions
+)
+
+// timers of Raft: a leader that is silent for an election's time is replaced;
+// one that reaches no majority for a lease steps down.
+type timers struct{ election, lease, commit time.Duration }
+
+func timersOf(c Config) timers {
+	switch {
+	case c.RaftListen == "":
+		// The only replica elects itself after one time-out.
+		return timers{100 * time.Millisecond, 80 * time.Millisecond, 5 * time.Millisecond}
+	case c.Profile == ProfileWAN:
+		return timers{5 * time.Second, 2500 * time.Millisecond, 100 * time.Millisecond}
+	default:
+		return timers{200 * time.Millisecond, 150 * time.Millisecond, 5 * time.Millisecond}
+	}
+}
+
+// errRemoved ends a replica that the cluster has let go.
+var errRemoved = errors.New("this replica was removed from its cluster: to join again, start it on an empty data directory with --join")
 
 // replica is one member of the Raft group with its state machine.
 type replica struct {
-	fsm   *fsm
-	raft  *raft.Raft
-	id    raft.ServerID
-	close []func() error // in reverse order
+	fsm     *fsm
+	raft    *raft.Raft
+	id      raft.ServerID
+	address string // where other replicas reach it
+	member  bool   // it was a member when it was opened
+	port    *port  // nil when it is alone
+	dir     string
+	close   []func() error // in reverse order
 }
 
-// fsm applies committed entries. Readers take its root at any time.
-type fsm struct {
-	root   atomic.Pointer[state.State]
-	broken chan error // the first entry that could not be read
-}
-
-// applied is what the leader gets back for one entry.
-type applied struct {
-	results []state.Result
-	err     error
-}
-
-// Apply takes in one committed entry. After one that it cannot read the state
-// stands still: applying later ones would make it differ from the others'.
-func (f *fsm) Apply(l *raft.Log) any {
-	next, results, err := f.root.Load().Apply(l.Data)
-	if err != nil {
-		err = fmt.Errorf("apply entry %d: %w", l.Index, err)
-		select {
-		case f.broken <- err:
-		default:
-		}
-		return applied{err: err}
+// configuration lists the members as Raft has them.
+func (r *replica) configuration() []raft.Server {
+	f := r.raft.GetConfiguration()
+	if f.Error() != nil {
+		return nil
 	}
-	f.root.Store(next)
-	return applied{results: results}
+	return f.Configuration().Servers
 }
 
-// Snapshot takes the present root: O(1).
-func (f *fsm) Snapshot() (raft.FSMSnapshot, error) { return snapshot{f.root.Load()}, nil }
+// leads says whether Raft takes this replica for the leader.
+func (r *replica) leads() bool { return r.raft.State() == raft.Leader }
 
-// Restore replaces the state by a snapshot's.
-func (f *fsm) Restore(r io.ReadCloser) error {
-	defer r.Close()
-	s, err := state.Read(r)
-	if err != nil {
-		return err
-	}
-	f.root.Store(s)
-	return nil
-}
-
-type snapshot struct{ root *state.State }
-
-// Persist writes the root it holds while later entries are applied.
-func (s snapshot) Persist(sink raft.SnapshotSink) error {
-	if _, err := s.root.WriteTo(sink); err != nil {
-		return errors.Join(err, sink.Cancel())
-	}
-	return sink.Close()
-}
-
-// Release does nothing: the garbage collector has the root.
-func (snapshot) Release() {}
-
-// openReplica opens the log and starts Raft. The caller closes it.
+// openReplica opens the log and starts Raft, which is idle until it is founded,
+// joined or finds what it was a member of. The caller shuts it.
 func openReplica(c Config) (_ *replica, err error) {
 	dir := filepath.Join(c.Data, "raft")
 	logs := filepath.Join(dir, "log")
 	if err := os.MkdirAll(logs, 0o700); err != nil {
 		return nil, fmt.Errorf("make raft directory: %w", err)
 	}
-	r := &replica{fsm: &fsm{broken: make(chan error, 1)}}
-	r.fsm.root.Store(state.New())
+	r := &replica{fsm: newFSM(), dir: dir}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, r.shut())
@@ -114,6 +92,9 @@ func openReplica(c Config) (_ *replica, err error) {
 	}()
 	if err := r.lock(filepath.Join(dir, "lock")); err != nil {
 		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(dir, removedFile)); err == nil {
+		return nil, errRemoved
 	}
 	if r.id, err = replicaID(filepath.Join(dir, "replica")); err != nil {
 		return nil, err
@@ -130,61 +111,54 @@ func openReplica(c Config) (_ *replica, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make log cache: %w", err)
 	}
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger)
+	files, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
 	}
-	transport, address, err := newTransport(c.RaftListen, r.id, logger)
+	snaps := indexedStore{files}
+	transport, err := r.openTransport(c, logger)
 	if err != nil {
 		return nil, err
 	}
-	r.close = append(r.close, transport.Close)
-	rc := raft.DefaultConfig()
-	rc.LocalID, rc.Logger, rc.NoLegacyTelemetry = r.id, logger, true
-	rc.HeartbeatTimeout, rc.ElectionTimeout = raftHeartbeat, raftHeartbeat
-	rc.LeaderLeaseTimeout, rc.CommitTimeout = raftLease, raftCommit
-	rc.TrailingLogs, rc.SnapshotThreshold = trailingLogs, snapshotAfter
-	rc.SnapshotInterval = 30 * time.Second
-	known, err := raft.HasExistingState(cache, w, snaps)
-	if err != nil {
+	if r.member, err = raft.HasExistingState(cache, w, snaps); err != nil {
 		return nil, fmt.Errorf("look for an existing cluster: %w", err)
 	}
-	if !known {
-		first := raft.Configuration{Servers: []raft.Server{{ID: r.id, Address: address}}}
-		if err := raft.BootstrapCluster(rc, cache, w, snaps, transport, first); err != nil {
-			return nil, fmt.Errorf("found the cluster: %w", err)
-		}
-	}
-	if r.raft, err = raft.NewRaft(rc, r.fsm, cache, w, snaps, transport); err != nil {
+	if r.raft, err = raft.NewRaft(raftConfig(c, r.id, logger), r.fsm, cache, w, snaps, transport); err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	r.close = append(r.close, func() error { return r.raft.Shutdown().Error() })
 	return r, nil
 }
 
-type closingTransport interface {
-	raft.Transport
-	raft.WithClose
+// raftConfig has the timers of the profile.
+func raftConfig(c Config, id raft.ServerID, l hclog.Logger) *raft.Config {
+	rc := raft.DefaultConfig()
+	rc.LocalID, rc.Logger, rc.NoLegacyTelemetry = id, l, true
+	t := timersOf(c)
+	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout, rc.CommitTimeout = t.election, t.election, t.lease, t.commit
+	rc.TrailingLogs, rc.SnapshotThreshold = trailingLogs, snapshotAfter
+	rc.SnapshotInterval = 30 * time.Second
+	rc.ShutdownOnRemove = false // Run says why it ends
+	return rc
 }
 
-func newTransport(listen string, id raft.ServerID, l hclog.Logger) (closingTransport, raft.ServerAddress, error) {
-	if listen == "" {
-		address, t := raft.NewInmemTransport(raft.ServerAddress(id))
-		return t, address, nil
+// openTransport listens for the other replicas, or makes a transport that has none.
+func (r *replica) openTransport(c Config, l hclog.Logger) (raft.Transport, error) {
+	if c.RaftListen == "" {
+		address, t := raft.NewInmemTransport(raft.ServerAddress(r.id))
+		r.address = string(address)
+		r.close = append(r.close, t.Close)
+		return t, nil
 	}
-	bind, err := net.ResolveTCPAddr("tcp", listen)
+	p, err := openPort(c)
 	if err != nil {
-		return nil, "", fmt.Errorf("read raft address %q: %w", listen, err)
+		return nil, err
 	}
-	var advertise net.Addr
-	if bind.IP == nil || bind.IP.IsUnspecified() {
-		advertise = &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: bind.Port} // the only replica: nobody else dials it
-	}
-	t, err := raft.NewTCPTransportWithLogger(listen, advertise, 3, 5*time.Second, l)
-	if err != nil {
-		return nil, "", fmt.Errorf("listen for raft on %s: %w", listen, err)
-	}
-	return t, t.LocalAddr(), nil
+	r.port, r.address = p, p.advertise
+	r.close = append(r.close, p.close)
+	t := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: p.raft, MaxPool: 3, Timeout: 5 * time.Second, Logger: l})
+	r.close = append(r.close, t.Close)
+	return t, nil
 }
 
 // lock keeps a second scheduler off the same directory: the log's own lock

@@ -11,8 +11,8 @@ import (
 // onReport takes in what an edge observed; a change is committed before it is
 // acknowledged, anything else is answered from the state.
 func (s *Server) onReport(ctx context.Context, r api.Report) api.Ack {
-	if err := s.serving(); err != nil {
-		return api.Ack{Error: err.Error()}
+	if s.serving() != nil || !s.leads() {
+		return api.Ack{} // the leader answers
 	}
 	root := s.root()
 	n, ok := root.Node(r.Node)
@@ -36,7 +36,10 @@ func (s *Server) onReport(ctx context.Context, r api.Report) api.Ack {
 		ID: r.Session, Generation: r.Generation, Node: r.Node, Boot: r.Boot, Seq: r.Seq,
 		Observed: r.Observed, Reason: r.Reason, Message: clip(r.Message, api.MaxMessage), Connected: r.Connected, Pool: r.Pool, Codec: r.Codec,
 	})
-	if err != nil {
+	switch {
+	case retryable(err) != never:
+		return api.Ack{} // the node sends it again, to the next leader
+	case err != nil:
 		return api.Ack{Error: err.Error()}
 	}
 	if wanted && (v.Observed != r.Observed || v.Connected != r.Connected) {

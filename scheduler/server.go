@@ -1,9 +1,9 @@
 package scheduler
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"sync"
@@ -25,12 +25,18 @@ const stopTimeout = 5 * time.Second
 // goroutine; before it is ready and after Run returned they answer
 // CodeUnavailable.
 type Server struct {
-	cfg       Config
-	proposals chan *proposal
-	replica   atomic.Pointer[replica]
-	ticketKey atomic.Pointer[ed25519.PrivateKey]
-	ready     chan struct{} // closed when the state is complete and the keys are there
-	stopped   chan struct{} // closed when Run returns
+	cfg      Config
+	replica  atomic.Pointer[replica]
+	term     atomic.Pointer[term] // nil while this replica does not lead
+	key      atomic.Pointer[ticketKey]
+	opened   sync.Once
+	ready    chan struct{} // closed when the state is complete and the keys are there
+	stopping chan struct{} // closed when Run begins to end
+	stopped  chan struct{} // closed when Run returns
+	fault    chan error    // what ends Run
+	calls    map[string]handler
+	peers    peers
+	registered bool // this replica's record was seen; of followUp alone
 
 	view     view
 	leases   leases
@@ -45,7 +51,11 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Server{cfg: c, proposals: make(chan *proposal, maxQueued), ready: make(chan struct{}), stopped: make(chan struct{})}
+	s := &Server{
+		cfg: c, ready: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{}), fault: make(chan error, 1),
+	}
+	s.calls = s.handlers()
+	s.peers.init(s)
 	s.view.root = state.New()
 	s.view.pending = map[api.NodeID]map[api.Pool]pendingPool{}
 	s.leases.nodes = map[api.NodeID]*lease{}
@@ -55,98 +65,38 @@ func New(c Config) (*Server, error) {
 	return s, nil
 }
 
-// Run opens the replica, leads, and serves until ctx ends. A Server runs once.
+// Run opens the replica, founds, joins or finds its cluster, and serves until
+// ctx ends. A Server runs once.
 func (s *Server) Run(ctx context.Context) error {
 	defer close(s.stopped)
 	r, err := openReplica(s.cfg)
 	if err != nil {
 		return fmt.Errorf("open replica: %w", err)
 	}
+	s.replica.Store(r)
 	ctx, cancel := context.WithCancel(ctx)
 	var owned sync.WaitGroup
-	err = s.lead(ctx, r, &owned)
-	if err == nil {
+	s.startCalls(ctx, r, &owned)
+	owned.Go(func() { s.enter(ctx, r) })
+	owned.Go(func() { s.watchLeader(ctx, r) })
+	owned.Go(func() { s.followUp(ctx, r) })
+	// A disk that hangs must not keep the loops waiting for a commit for ever.
+	context.AfterFunc(ctx, func() {
 		select {
-		case <-ctx.Done():
-		case err = <-r.fsm.broken:
-			s.cfg.Log.Error("the state cannot go on", "replica", r.id, "error", err)
+		case <-s.stopped:
+		case <-time.After(stopTimeout):
+			r.raft.Shutdown()
 		}
+	})
+	err = s.roles(ctx, r)
+	if err != nil {
+		s.cfg.Log.Error("the replica cannot go on", "replica", r.id, "error", err)
 	}
 	// The loops end before Raft does: they use it.
-	asked := ctx.Err() != nil
+	close(s.stopping)
 	cancel()
-	s.dispatch.end()
-	// A disk that hangs must not keep the loops waiting for a commit for ever.
-	hung := time.AfterFunc(stopTimeout, func() { r.raft.Shutdown() })
 	owned.Wait()
-	hung.Stop()
-	if asked {
-		err = nil // to be stopped while starting is no fault
-	}
 	return errors.Join(err, r.shut())
-}
-
-// lead waits for leadership, starts the loops and opens for business.
-func (s *Server) lead(ctx context.Context, r *replica, owned *sync.WaitGroup) error {
-	if err := r.awaitLead(ctx); err != nil {
-		return err
-	}
-	s.replica.Store(r)
-	s.view.set(r.fsm.root.Load())
-	owned.Go(func() { s.proposeLoop(ctx, r) })
-	if err := s.haveSecrets(ctx, r); err != nil {
-		return err
-	}
-	key := ed25519.NewKeyFromSeed(r.fsm.root.Load().Secrets().TicketSeed)
-	s.ticketKey.Store(&key)
-	s.leases.begin(s.cfg.Clock(), s.cfg.Lease)
-	s.dispatch.begin(ctx, owned)
-	close(s.ready)
-	if err := errors.Join(s.cfg.Bus.OnReport(s.onReport), s.cfg.Bus.OnHeartbeat(s.onHeartbeat)); err != nil {
-		return fmt.Errorf("listen on the bus: %w", err)
-	}
-	owned.Go(func() { s.sweepLoop(ctx) })
-	s.cfg.Log.Info("scheduler leads", "replica", r.id, "sessions", s.root().LiveCount())
-	return nil
-}
-
-// awaitLead waits until this replica leads and has applied all it holds.
-func (r *replica) awaitLead(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, startTimeout)
-	defer cancel()
-	select {
-	case <-r.raft.LeaderCh():
-	case err := <-r.fsm.broken:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("wait for leadership: %w", ctx.Err())
-	}
-	if err := r.raft.Barrier(startTimeout).Error(); err != nil {
-		return fmt.Errorf("catch up with the log: %w", err)
-	}
-	select {
-	case err := <-r.fsm.broken:
-		return err
-	default:
-		return nil
-	}
-}
-
-// haveSecrets draws the cluster's keys when the cluster is new.
-func (s *Server) haveSecrets(ctx context.Context, r *replica) error {
-	if len(r.fsm.root.Load().Secrets().TicketSeed) > 0 {
-		return nil
-	}
-	secrets := &state.Secrets{TicketSeed: make([]byte, ed25519.SeedSize), RingKey: s.cfg.RingKey}
-	_, _ = rand.Read(secrets.TicketSeed) // never fails
-	if len(secrets.RingKey) == 0 {
-		secrets.RingKey = make([]byte, 32)
-		_, _ = rand.Read(secrets.RingKey) // never fails
-	}
-	if _, err := s.propose(ctx, secrets); err != nil {
-		return fmt.Errorf("keep the cluster's keys: %w", err)
-	}
-	return nil
 }
 
 // Ready waits until the Server serves; it fails when ctx ends or Run returned.
@@ -191,6 +141,23 @@ func (s *Server) now() time.Time {
 		return seen
 	}
 	return now
+}
+
+// ticketKey signs the tickets; it is made of its seed once.
+type ticketKey struct {
+	seed    []byte
+	private ed25519.PrivateKey
+}
+
+// signer gives the key that tickets are signed with.
+func (s *Server) signer() ed25519.PrivateKey {
+	seed := s.root().Secrets().TicketSeed
+	k := s.key.Load()
+	if k == nil || !bytes.Equal(k.seed, seed) {
+		k = &ticketKey{seed: seed, private: ed25519.NewKeyFromSeed(seed)}
+		s.key.Store(k)
+	}
+	return k.private
 }
 
 // RingKey is the gossip key of the cluster; nil before Ready.

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"slices"
 
@@ -22,13 +23,37 @@ const firstGeneration = 1
 // CreateSession places and commits a session. It answers after one commit,
 // without waiting for the edge. CodeNoCapacity carries each node's refusal.
 func (s *Server) CreateSession(ctx context.Context, r api.CreateRequest) (api.Admission, error) {
-	if err := s.serving(); err != nil {
-		return api.Admission{}, err
+	var random [api.SessionIDBytes]byte
+	_, _ = rand.Read(random[:]) // never fails
+	a, err := onLeader(ctx, s, "create", createCall{ID: api.NewSessionID(random), Request: r}, s.create)
+	a.Session.ExtraData = unlessNull(a.Session.ExtraData)
+	return a, err
+}
+
+// createCall carries the session's id: a create that is tried again under
+// another leader makes no second session.
+type createCall struct {
+	ID      api.SessionID
+	Request api.CreateRequest
+}
+
+// unlessNull undoes what encoding does to JSON that is not there.
+func unlessNull(b json.RawMessage) json.RawMessage {
+	if string(b) == "null" {
+		return nil
 	}
-	r, err := r.Normalize()
+	return b
+}
+
+func (s *Server) create(ctx context.Context, c createCall) (api.Admission, error) {
+	r, err := c.Request.Normalize()
 	if err != nil {
 		return api.Admission{}, err
 	}
+	if a, ok := s.made(c); ok {
+		return a, nil
+	}
+	r.ExtraData = unlessNull(r.ExtraData)
 	if r.Grant.App != "" && r.Grant.App != r.App {
 		return api.Admission{}, api.Errorf(api.CodeForbidden, "the token is for the application %q only", r.Grant.App)
 	}
@@ -39,20 +64,35 @@ func (s *Server) CreateSession(ctx context.Context, r api.CreateRequest) (api.Ad
 		}
 		return api.Admission{}, api.Errorf(api.CodeNotFound, "application %q is not in the catalogue", r.App)
 	}
-	create := newCreate(r, app)
+	create := newCreate(c.ID, r, app)
 	if app.Kind == api.AppExternal {
 		create.Region = r.Region
 		res, err := s.propose(ctx, create)
-		return s.admitCreated(res, err)
+		return s.admitCreated(c, res, err)
 	}
 	need, err := needOf(r, app)
 	if err != nil {
 		return api.Admission{}, err
 	}
-	return s.admitCreated(s.placeAndCommit(ctx, create, need))
+	res, err := s.placeAndCommit(ctx, create, need)
+	return s.admitCreated(c, res, err)
 }
 
-func (s *Server) admitCreated(res state.Result, err error) (api.Admission, error) {
+// made finds what an earlier try of the same call has made.
+func (s *Server) made(c createCall) (api.Admission, bool) {
+	v, ok := s.root().Session(c.ID)
+	if !ok || v.Account != c.Request.Grant.Account {
+		return api.Admission{}, false
+	}
+	return s.admission(v, 1), true
+}
+
+func (s *Server) admitCreated(c createCall, res state.Result, err error) (api.Admission, error) {
+	if api.CodeOf(err) == api.CodeConflict {
+		if a, ok := s.made(c); ok {
+			return a, nil
+		}
+	}
 	if err != nil {
 		return api.Admission{}, err
 	}
@@ -63,11 +103,9 @@ func (s *Server) admitCreated(res state.Result, err error) (api.Admission, error
 	return s.admission(*res.Session, res.Viewer), nil
 }
 
-func newCreate(r api.CreateRequest, app api.App) *state.Create {
-	var random [api.SessionIDBytes]byte
-	_, _ = rand.Read(random[:]) // never fails
+func newCreate(id api.SessionID, r api.CreateRequest, app api.App) *state.Create {
 	return &state.Create{
-		ID: api.NewSessionID(random), Generation: firstGeneration,
+		ID: id, Generation: firstGeneration,
 		Account: r.Grant.Account, Token: r.Grant.TokenID, Key: r.IdempotencyKey,
 		App: app.Name, AppVersion: app.Version, Screen: r.Screen,
 		Joinable: r.Joinable, Ephemeral: r.Ephemeral, IdleMinutes: r.IdleMinutes, ExtraData: r.ExtraData,
@@ -140,9 +178,18 @@ func (s *Server) codecsThere(c place.Choice, need api.Need) []api.Codec {
 
 // JoinSession hands a running session to a new client.
 func (s *Server) JoinSession(ctx context.Context, id api.SessionID, r api.JoinRequest) (api.Admission, error) {
-	if err := s.serving(); err != nil {
-		return api.Admission{}, err
-	}
+	a, err := onLeader(ctx, s, "join", joinCall{ID: id, Request: r}, s.join)
+	a.Session.ExtraData = unlessNull(a.Session.ExtraData)
+	return a, err
+}
+
+type joinCall struct {
+	ID      api.SessionID
+	Request api.JoinRequest
+}
+
+func (s *Server) join(ctx context.Context, c joinCall) (api.Admission, error) {
+	id, r := c.ID, c.Request
 	if err := s.may(id, r.Grant); err != nil {
 		return api.Admission{}, err
 	}
@@ -202,39 +249,50 @@ func noSession(id api.SessionID) error {
 // EndSession wants a session ended; with Wait it answers when it has ended, or
 // CodeTimeout.
 func (s *Server) EndSession(ctx context.Context, id api.SessionID, e api.EndRequest) error {
-	if err := s.serving(); err != nil {
-		return err
-	}
+	_, err := onLeader(ctx, s, "end", endCall{ID: id, Request: e}, s.end)
+	return err
+}
+
+type endCall struct {
+	ID      api.SessionID
+	Request api.EndRequest
+}
+
+func (s *Server) end(ctx context.Context, c endCall) (nothing, error) {
+	id, e := c.ID, c.Request
 	if err := s.may(id, e.Grant); err != nil {
-		return err
+		return nothing{}, err
 	}
 	if e.Reason == "" {
 		e.Reason = api.ReasonDeleted
 	}
+	t := s.term.Load()
+	if t == nil {
+		return nothing{}, errNotLeader
+	}
 	ended := s.ends.watch(id)
 	res, err := s.propose(ctx, &state.End{ID: id, Reason: e.Reason, Force: e.Force})
 	if err != nil || !e.Wait || api.Final(res.Session.Observed) {
-		return err
+		return nothing{}, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.EndTimeout)
 	defer cancel()
 	select {
 	case <-ended:
-		return nil
-	case <-s.stopped:
-		return api.Errorf(api.CodeUnavailable, "the scheduler is stopping; the session is being ended")
+		return nothing{}, nil
+	case <-t.over:
+		return nothing{}, errDeposed // the next leader knows when it has ended
 	case <-ctx.Done():
-		return &api.Error{Code: api.CodeTimeout, Message: "the session is being ended but its node did not confirm it in time", Err: ctx.Err()}
+		return nothing{}, &api.Error{Code: api.CodeTimeout, Message: "the session is being ended but its node did not confirm it in time", Err: ctx.Err()}
 	}
 }
 
 // Session finds a session, also one that ended within the last 24 hours.
-func (s *Server) Session(_ context.Context, id api.SessionID) (api.Session, error) {
+func (s *Server) Session(ctx context.Context, id api.SessionID) (v api.Session, err error) {
 	if err := s.serving(); err != nil {
 		return api.Session{}, err
 	}
-	v, ok := s.root().Session(id)
-	if !ok {
+	if !s.sure(ctx, func() (ok bool) { v, ok = s.root().Session(id); return ok }) {
 		return v, noSession(id)
 	}
 	return v, nil

@@ -180,9 +180,15 @@ func (d *demand) present() []api.DemandCell {
 }
 
 // Demand gives what was turned away in the last 24 hours, by minute.
-func (s *Server) Demand(context.Context) ([]api.DemandCell, error) {
-	if err := s.serving(); err != nil {
+func (s *Server) Demand(ctx context.Context) ([]api.DemandCell, error) {
+	present, err := onLeader(ctx, s, "demand", nothing{}, s.presentDemand)
+	if err != nil {
 		return nil, err
 	}
-	return append(append([]api.DemandCell{}, s.root().Demand()...), s.demand.present()...), nil
+	return append(append([]api.DemandCell{}, s.root().Demand()...), present...), nil
+}
+
+// presentDemand is what only the leader knows yet.
+func (s *Server) presentDemand(context.Context, nothing) ([]api.DemandCell, error) {
+	return s.demand.present(), nil
 }

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// EntryVersion is the highest version of entries that this code reads, and the
-// one it writes.
+// EntryVersion is the highest version of entries that this code reads. It
+// writes State.EntryVersion, which no replica is above.
 const EntryVersion = 1
 
 // maxCommands bounds the commands of one entry.
@@ -35,6 +35,9 @@ const (
 	kindSecrets       kind = 64
 	kindTick          kind = 65
 	kindDemand        kind = 66
+	kindPutReplica    kind = 80
+	kindRemoveReplica kind = 81
+	kindRaise         kind = 82
 )
 
 // Command is one change of the state.
@@ -83,16 +86,25 @@ func newCommand(k kind) Command {
 		return &Tick{}
 	case kindDemand:
 		return &Demand{}
+	case kindPutReplica:
+		return &PutReplica{}
+	case kindRemoveReplica:
+		return &RemoveReplica{}
+	case kindRaise:
+		return &Raise{}
 	default:
 		return nil
 	}
 }
 
-// Encode makes an entry: a version byte, the leader's stamp and a list of
-// (kind, length, payload).
-func Encode(stamp time.Time, commands ...Command) []byte {
+// Encode makes an entry of version 1: a version byte, the leader's stamp and a
+// list of (kind, length, payload).
+func Encode(stamp time.Time, commands ...Command) []byte { return EncodeAs(1, stamp, commands...) }
+
+// EncodeAs makes an entry of a version up to EntryVersion.
+func EncodeAs(version int, stamp time.Time, commands ...Command) []byte {
 	b := make([]byte, 1, 64+256*len(commands))
-	b[0] = EntryVersion
+	b[0] = byte(min(version, EntryVersion))
 	c := coder{b: b}
 	ns := stamp.UnixNano()
 	c.int(&ns)
@@ -114,7 +126,7 @@ func Decode(b []byte) (stamp time.Time, commands []Command, err error) {
 	if len(b) == 0 {
 		return stamp, nil, fmt.Errorf("read an empty entry: %w", ErrEntry)
 	}
-	if b[0] != EntryVersion {
+	if b[0] == 0 || b[0] > EntryVersion {
 		return stamp, nil, fmt.Errorf("entry has version %d and this program reads up to %d; install the version that the other schedulers run: %w",
 			b[0], EntryVersion, ErrEntry)
 	}

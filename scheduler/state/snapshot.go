@@ -24,6 +24,8 @@ const (
 	sectionSession
 	sectionFinished
 	sectionDemand
+	sectionReplica
+	sectionVersion
 )
 
 // WriteTo writes the snapshot of a root: the same state gives the same bytes.
@@ -54,6 +56,12 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 	}
 	for _, m := range s.demand {
 		out.put(sectionDemand, func(c *coder) { list(c, &m.cells, demandCell) })
+	}
+	for _, r := range s.replicas.Sorted() {
+		out.put(sectionReplica, func(c *coder) { c.bytes(&r.doc) })
+	}
+	if s.version > 0 {
+		out.put(sectionVersion, func(c *coder) { num(c, &s.version) })
 	}
 	out.put(sectionEnd, func(*coder) {})
 	if out.err == nil {
@@ -180,6 +188,10 @@ func (s *State) load(section uint64, c *coder) error {
 			m.minute = m.cells[0].Minute
 		}
 		s.demand = append(s.demand, m)
+	case sectionReplica:
+		err = s.loadReplica(c)
+	case sectionVersion:
+		num(c, &s.version)
 	default:
 		return fmt.Errorf("unknown section: %w", ErrEntry)
 	}

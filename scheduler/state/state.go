@@ -20,6 +20,8 @@ type State struct {
 	keys     Map[api.SessionID] // by account and idempotency key
 	finished finished
 	demand   []*demandMinute
+	replicas Map[*replicaDoc]
+	version  int // of the entries that are written; 0 = 1
 }
 
 // Session is a live session with what only the schedulers need of it.
