@@ -34,6 +34,7 @@ type gateway struct {
 	reason   string
 	apps     []map[string]any
 	discover map[string]any // the answer to discover; nil = none
+	probes   []map[string]any // answered to GET /1.0/probes
 	socket   func(c *websocket.Conn) bool
 	wsClosed bool
 }
@@ -50,7 +51,7 @@ type message struct {
 
 func newGateway(t *testing.T) *gateway {
 	g := &gateway{
-		t: t, status: "active",
+		t: t, status: "active", probes: []map[string]any{},
 		discover: map[string]any{"type": "resp:discover", "max_api_version": 2, "fps": 60, "capabilities": []string{}},
 		apps: []map[string]any{
 			{"name": "demo", "perigee": map[string]any{"title": "Demo game"}},
@@ -60,6 +61,10 @@ func newGateway(t *testing.T) *gateway {
 	mux := http.NewServeMux()
 	mux.Handle("/", web.Handler())
 	mux.HandleFunc("GET /1.0/applications", g.applications)
+	mux.HandleFunc("GET /1.0/probes", func(w http.ResponseWriter, _ *http.Request) { g.answer(w, 200, g.probes) })
+	mux.HandleFunc("GET /old/1.0/probes", func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, `{"type":"error","status":"failed","status_code":404,"error":"not served here","perigee":{"code":"not_found"}}`, 404)
+	})
 	mux.HandleFunc("POST /1.0/sessions/", g.create)
 	mux.HandleFunc("POST /1.0/sessions/{id}/join", g.join)
 	mux.HandleFunc("GET /1.0/sessions/{id}", g.session)

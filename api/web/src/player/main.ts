@@ -1,5 +1,5 @@
 // The player: token, choice, play, stream, end.
-import { AppInfo, Gateway, PerigeeStream, State, StreamError } from "../sdk/index";
+import { AppInfo, Gateway, PerigeeStream, probe, Probes, State, StreamError } from "../sdk/index";
 import { byId, dress, make, say, show } from "./dom";
 import { explain, problem } from "./explain";
 import { address, forget, read, remember, Settings, Wish } from "./place";
@@ -18,6 +18,7 @@ const stateTexts: Partial<Record<State, string>> = {
   connecting: "Connecting: opening the stream.",
   live: "Live. Your keyboard drives the application; Control, Alt and Shift together give it back.",
 };
+const remeasure = 5 * 60_000;
 const steps: State[] = ["placing", "starting", "connecting"];
 
 class Player {
@@ -26,6 +27,8 @@ class Player {
   private settings = new Settings(byId("size"), byId("fps"), byId("codec"));
   private titles = new Map<string, string>();
   private mayList = false;
+  private probes: Probes | undefined;
+  private probing = "";
 
   constructor() {
     window.perigee = null;
@@ -61,9 +64,19 @@ class Player {
   private go(): void {
     this.wish = read();
     byId("forget").hidden = !this.wish.token;
+    this.measure();
     if (!this.wish.token) this.signIn();
     else if (this.wish.app || this.wish.session) this.launch();
     else void this.choose();
+  }
+
+  /** measure finds the way to the nodes while the user still reads: a click never waits for it. */
+  private measure(): void {
+    const { token, session } = this.wish;
+    if (!token || session || this.probing === token || (this.probes && Date.now() - this.probes.at < remeasure)) return;
+    this.probing = token;
+    void probe({ token }).then((p) => { this.probes = p; }, () => undefined) // placement goes by the map then
+      .finally(() => { this.probing = ""; });
   }
 
   private signIn(complaint = ""): void {
@@ -153,6 +166,7 @@ class Player {
         container: this.stage.surface,
         screen,
         codecs,
+        probes: this.probes,
         joinable: this.wish.joinable,
         iceTransportPolicy: this.wish.relay ? "relay" : "all",
         onState: (s) => this.state(s, name),
@@ -202,6 +216,7 @@ class Player {
       this.launch();
       return;
     }
+    this.measure(); // for "again"
     const x = explain(ended);
     byId("ended-mark").classList.toggle("fault", x.fault);
     byId("ended-title").textContent = x.title;

@@ -14,6 +14,14 @@ export interface AppInfo {
   title: string;
 }
 
+/** A node to measure: relay addresses ("ip:port"), ICE ufrag and password. */
+export interface ProbeTarget {
+  node: string;
+  addresses: string[];
+  ticket: string;
+  password: string;
+}
+
 export interface SessionStatus {
   status: string;
   message: string;
@@ -78,6 +86,11 @@ export class Gateway {
     return list.filter((a) => a.name).map((a) => ({ name: a.name!, title: a.perigee?.title || a.name! }));
   }
 
+  async probes(): Promise<ProbeTarget[]> {
+    const e = await this.call("GET", "/1.0/probes", undefined, 200);
+    return Array.isArray(e.metadata) ? e.metadata : [];
+  }
+
   /** session tells how a session is; the answer decides what an end is called. */
   async session(id: string): Promise<SessionStatus> {
     const e = await this.call("GET", `/1.0/sessions/${encodeURIComponent(id)}`, undefined, 200);
@@ -94,7 +107,7 @@ export interface CreateBody {
   idle_time_min?: number;
   screen?: Screen;
   extra_data: unknown;
-  perigee?: { codecs: string[] };
+  perigee?: { codecs?: string[]; probes?: { node: string; round_trip_ms: number; silent?: boolean }[] };
 }
 
 function open(text: string, status: number, want: number): Envelope {

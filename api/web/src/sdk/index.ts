@@ -2,8 +2,9 @@
 export { Gateway } from "./gateway";
 export type { AppInfo, SessionStatus } from "./gateway";
 export { decodable } from "./peer";
+export { probe } from "./probe";
 export { PerigeeStream } from "./stream";
 export { StreamError } from "./types";
-export type { Codec, Ended, PerigeeOptions, Refusal, Screen, SessionInfo, State, Stats } from "./types";
+export type { Codec, Ended, NodeProbe, PerigeeOptions, Probes, Refusal, Screen, SessionInfo, State, Stats } from "./types";
 export { keyNumber } from "./keys";
 export { pictureBox, Steps, toPixel } from "./geometry";

@@ -3,6 +3,7 @@ import { Keyboard } from "./keyboard";
 import { Media } from "./media";
 import { Peer } from "./peer";
 import { Pointer } from "./pointer";
+import { fresh } from "./probe";
 import { Meter } from "./stats";
 import { Ended, PerigeeOptions, SessionInfo, State, Stats, StreamError } from "./types";
 
@@ -77,6 +78,7 @@ export class PerigeeStream {
 
   private body(): CreateBody {
     const o = this.options;
+    const probes = fresh(o.probes).map((p) => ({ node: p.node, round_trip_ms: p.roundTripMs, ...(p.silent ? { silent: true } : {}) }));
     return {
       app: o.app!,
       ...(o.appVersion === undefined ? {} : { app_version: o.appVersion }),
@@ -85,7 +87,9 @@ export class PerigeeStream {
       ...(o.idleTimeMin === undefined ? {} : { idle_time_min: o.idleTimeMin }),
       ...(o.screen ? { screen: o.screen } : {}),
       extra_data: o.extraData ?? null,
-      ...(o.codecs?.length ? { perigee: { codecs: o.codecs } } : {}),
+      ...(o.codecs?.length || probes.length ? {
+        perigee: { ...(o.codecs?.length ? { codecs: o.codecs } : {}), ...(probes.length ? { probes } : {}) },
+      } : {}),
     };
   }
 

@@ -58,6 +58,19 @@ export interface SessionInfo {
   rank: number;
 }
 
+/** The round trip to one node as this browser measured it; `silent`: nothing came back, it is at least that. */
+export interface NodeProbe {
+  node: string;
+  roundTripMs: number;
+  silent?: boolean;
+}
+
+/** What `probe` measured, and when (Date.now()). */
+export interface Probes {
+  at: number;
+  nodes: NodeProbe[];
+}
+
 /** Why a stream ended. `reason` is "left", "taken_over", "closed", "lost", "error" or the gateway's reason of the session. */
 export interface Ended {
   reason: string;
@@ -96,6 +109,8 @@ export interface PerigeeOptions {
   appVersion?: number;
   /** Join this session instead of creating one; whoever watches it now is cut off. */
   sessionId?: string;
+  /** What `probe` measured; not used when it is older than ten minutes. */
+  probes?: Probes;
   screen?: Screen;
   region?: string;
   joinable?: boolean;
