@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -41,12 +42,15 @@ type ServerConfig struct {
 	Cluster       string
 	Routes        []string
 	ClusterSecret string
+	ClusterTLS    *tls.Config // between the servers, both ways; nil = TLS
 }
 
 // Server is an embedded NATS server: no storage, nodes by key, the schedulers
 // of its process by an in-process connection.
 type Server struct {
 	ns       *server.Server
+	options  *server.Options
+	secret   string // of the cluster
 	log      *slog.Logger
 	fatal    chan string
 	ready    chan struct{}
@@ -72,6 +76,7 @@ func NewServer(c ServerConfig) (*Server, error) {
 	if err := clusterOptions(o, c); err != nil {
 		return nil, err
 	}
+	s.options, s.secret = o.Clone(), c.ClusterSecret
 	if s.ns, err = server.NewServer(o); err != nil {
 		return nil, fmt.Errorf("make bus server: %w", err)
 	}
@@ -97,11 +102,31 @@ func clusterOptions(o *server.Options, c ServerConfig) error {
 		Name: clusterName, Host: host, Port: port, Username: routeUser, Password: c.ClusterSecret,
 		NoAdvertise: true, PingInterval: pingEvery, MaxPingsOut: maxPings,
 	}
-	if c.TLS != nil {
-		o.Cluster.TLSConfig, o.Cluster.TLSTimeout = c.TLS, 5
+	if t := cmp.Or(c.ClusterTLS, c.TLS); t != nil {
+		o.Cluster.TLSConfig, o.Cluster.TLSTimeout = t, 5
 	}
-	for _, r := range c.Routes {
-		o.Routes = append(o.Routes, &url.URL{Scheme: "nats-route", Host: r, User: url.UserPassword(routeUser, c.ClusterSecret)})
+	o.Routes = routes(c.Routes, c.ClusterSecret)
+	return nil
+}
+
+func routes(to []string, secret string) []*url.URL {
+	var out []*url.URL
+	for _, r := range to {
+		out = append(out, &url.URL{Scheme: "nats-route", Host: r, User: url.UserPassword(routeUser, secret)})
+	}
+	return out
+}
+
+// SetRoutes replaces the addresses of the other replicas' servers: new ones are
+// connected to, those that are gone are left alone from then on.
+func (s *Server) SetRoutes(to []string) error {
+	if s.options.Cluster.Name == "" {
+		return errors.New("set bus routes: the server has no cluster")
+	}
+	o := s.options.Clone()
+	o.Routes = routes(to, s.secret)
+	if err := s.ns.ReloadOptions(o); err != nil {
+		return fmt.Errorf("set bus routes: %w", err)
 	}
 	return nil
 }
