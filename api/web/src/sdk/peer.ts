@@ -4,6 +4,7 @@ import { Codec, PerigeeOptions, StreamError } from "./types";
 const apiVersion = 2;
 const maxDataChannels = 5;
 const goodbyeLimit = 300; // ms
+const maxUnsent = 128;
 const lostGrace = 10_000; // ICE may mend itself for this long
 
 export interface PeerEvents {
@@ -27,6 +28,7 @@ export class Peer {
   private channels = new Map<string, RTCDataChannel>();
   private signaling: Signaling;
   private early: RTCIceCandidateInit[] = [];
+  private unsent: string[] = []; // control messages, until the channel opens
   private described = false;
   private isConnected = false;
   private done = false;
@@ -160,9 +162,18 @@ export class Peer {
     this.on.failed(e instanceof StreamError ? e : new StreamError("protocol", `The server's message cannot be used: ${e.message}`));
   }
 
-  /** sendControl sends one control message; input before the channel is open is dropped. */
+  /**
+   * sendControl sends one control message. What comes before the channel is open
+   * waits for it, the oldest first to go when it is too much: the picture may
+   * show, and be answered by a key, before the channel is there.
+   */
   sendControl(type: string, data: object): void {
-    if (this.control.readyState === "open") this.control.send(JSON.stringify({ type, data }));
+    const message = JSON.stringify({ type, data });
+    if (this.controlOpen) this.control.send(message);
+    else if (this.control.readyState === "connecting") {
+      if (this.unsent.length === 0) this.onControlOpen(() => this.unsent.splice(0).forEach((m) => this.control.send(m)));
+      if (this.unsent.push(message) > maxUnsent) this.unsent.shift();
+    }
   }
 
   get controlOpen(): boolean { return this.control.readyState === "open"; }
