@@ -1,0 +1,158 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/cmd/run/site"
+)
+
+// measured is what the SDK's probe gives.
+type measured struct {
+	Nodes []struct {
+		Node        string  `json:"node"`
+		RoundTripMS float64 `json:"roundTripMs"`
+		Silent      bool    `json:"silent"`
+	} `json:"nodes"`
+}
+
+// measure probes in the page and keeps the result in window.probes. Relay
+// addresses in detour are replaced: the gateway does not know how far it is.
+func measure(t *testing.T, v *site.Viewer, token string, detour map[string]string) measured {
+	t.Helper()
+	by, err := json.Marshal(detour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return eval[measured](t, v, fmt.Sprintf(`(async () => {
+		const { probe } = await import("/static/perigee-sdk.js");
+		const detour = %s;
+		const real = window.fetch;
+		window.fetch = async (...a) => {
+			const e = await (await real(...a)).json();
+			for (const target of e.metadata) target.addresses = target.addresses.map((at) => detour[at] ?? at);
+			return new Response(JSON.stringify(e), { status: e.status_code });
+		};
+		const began = performance.now();
+		try {
+			window.probes = await probe({ token: %q });
+		} finally {
+			window.fetch = real;
+		}
+		window.probeTook = performance.now() - began;
+		return window.probes;
+	})()`, by, token))
+}
+
+// slackMS is what a busy test machine may add to a round trip.
+const slackMS = 50
+
+// line is a long way to a relay: it carries UDP both ways, each packet later by
+// half of a round trip. A negative round trip carries nothing.
+func line(t *testing.T, relay string, roundTrip time.Duration) string {
+	t.Helper()
+	to, err := net.ResolveUDPAddr("udp", relay)
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := net.ListenUDP("udp", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	far := map[string]*net.UDPConn{} // by client
+	t.Cleanup(func() {
+		_ = near.Close()
+		mu.Lock()
+		defer mu.Unlock()
+		for _, c := range far {
+			_ = c.Close()
+		}
+	})
+	carry := func(p []byte, send func([]byte)) {
+		if roundTrip >= 0 {
+			p = append([]byte(nil), p...)
+			time.AfterFunc(roundTrip/2, func() { send(p) })
+		}
+	}
+	go func() {
+		buf := make([]byte, 2048)
+		for {
+			n, from, err := near.ReadFromUDP(buf)
+			if err != nil {
+				return
+			}
+			mu.Lock()
+			out := far[from.String()]
+			if out == nil {
+				if out, err = net.DialUDP("udp", nil, to); err != nil {
+					mu.Unlock()
+					return
+				}
+				far[from.String()] = out
+				go func() {
+					buf := make([]byte, 2048)
+					for {
+						n, err := out.Read(buf)
+						if err != nil {
+							return
+						}
+						carry(buf[:n], func(p []byte) { _, _ = near.WriteToUDP(p, from) }) // may be closed by then
+					}
+				}()
+			}
+			mu.Unlock()
+			carry(buf[:n], func(p []byte) { _, _ = out.Write(p) })
+		}
+	}()
+	return near.LocalAddr().String()
+}
+
+// A page measures every node offered, by connectivity checks alone.
+func TestBrowserMeasuresNodes(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"second", "third"} {
+		if _, err := w.AddEdge(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	offered, err := w.client.Probes(t.Context(), "")
+	if err != nil || len(offered) != 3 {
+		t.Fatalf("offered are %+v, %v", offered, err)
+	}
+	v := w.viewer(t)
+	for _, n := range measure(t, v, w.token, map[string]string{}).Nodes {
+		if n.Silent || n.RoundTripMS <= 0 || n.RoundTripMS > slackMS {
+			t.Errorf("node %s, on this host, measures %v ms, silent %v", n.Node, n.RoundTripMS, n.Silent)
+		}
+	}
+	t.Logf("measured in %.0f ms", eval[float64](t, v, "probeTook"))
+
+	// The first choice of the gateway is the farthest, the last one is nearest.
+	far := map[string]time.Duration{}
+	detour := map[string]string{}
+	for i, d := range []time.Duration{-1, 90 * time.Millisecond, 30 * time.Millisecond} {
+		far[string(offered[i].Node)] = d
+		detour[offered[i].Addresses[0]] = line(t, offered[i].Addresses[0], d)
+	}
+	m := measure(t, v, w.token, detour)
+	if len(m.Nodes) != len(offered) {
+		t.Errorf("measured %+v", m.Nodes)
+	}
+	for _, n := range m.Nodes {
+		switch want := far[n.Node]; {
+		case want < 0:
+			if !n.Silent || n.RoundTripMS != api.SilentMS {
+				t.Errorf("a silent node measures %v ms, silent %v", n.RoundTripMS, n.Silent)
+			}
+		case n.Silent || n.RoundTripMS < float64(want.Milliseconds())-1 || n.RoundTripMS > float64(want.Milliseconds())+slackMS:
+			t.Errorf("a node %v away measures %v ms, silent %v", want, n.RoundTripMS, n.Silent)
+		}
+	}
+	t.Logf("measured %+v in %.0f ms", m.Nodes, eval[float64](t, v, "probeTook"))
+}
