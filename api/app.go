@@ -46,6 +46,8 @@ type App struct {
 	Codecs []Codec `json:"codecs,omitempty" yaml:"codecs"`
 	// ReadOnly lists host paths shown read-only in the sandbox beside /usr.
 	ReadOnly []string `json:"read_only,omitempty" yaml:"read_only"`
+	// Placement says where sessions may run; nil = the nearest node with room.
+	Placement *PlacementPolicy `json:"placement,omitempty" yaml:"placement"`
 }
 
 const (
@@ -100,6 +102,11 @@ func (a App) checkLists() error {
 	}
 	for _, c := range a.Codecs {
 		if _, err := ParseCodec(string(c)); err != nil {
+			return err
+		}
+	}
+	if a.Placement != nil {
+		if err := a.Placement.Check(); err != nil {
 			return err
 		}
 	}

@@ -50,6 +50,8 @@ type Node struct {
 	RelaySecret []byte    `json:"-"`
 	JoinedAt    time.Time `json:"joined_at"`
 	Lost        bool      `json:"lost"`
+	// Labels are the operator's own marks, which policies name.
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // NodeJoin is what an edge says of itself when its daemon starts. Node's

@@ -9,8 +9,11 @@ type Need struct {
 	Client Location
 	// Probes are round trips that the client measured.
 	Probes []Probe
-	// Network of the client, for regions of demand; "" when unknown.
+	// Network of the client, for regions of demand and for the atlas: its address;
+	// "" when unknown.
 	Network string
+	// Policy is the application's; nil = the nearest node with room.
+	Policy *PlacementPolicy
 }
 
 // RefusalCode says why a candidate was refused.
@@ -26,6 +29,8 @@ const (
 	RefusedSessions RefusalCode = "sessions" // the encoder's session limit is reached
 	RefusedHeadroom RefusalCode = "headroom" // live measurements say the node is busy
 	RefusedNoNodes  RefusalCode = "no_nodes" // no node has joined
+	RefusedLatency  RefusalCode = "latency"  // above the application's ceiling
+	RefusedLabel    RefusalCode = "label"    // a label is missing or forbidden
 )
 
 // Refusal is one candidate that could not be taken, and why.
@@ -42,7 +47,7 @@ type Placement struct {
 	DistanceKM float64 `json:"distance_km"` // great circle; negative when a location is unknown
 	EstimateMS float64 `json:"estimate_ms"` // round trip; negative when unknown
 	ErrorMS    float64 `json:"error_ms"`
-	Source     string  `json:"source"` // where the estimate came from: "distance", "unknown"
+	Source     string  `json:"source"` // where the estimate came from: "probe", "silent", "atlas", "distance", "unknown"
 }
 
 // DemandCell counts what was turned away in one minute: planners need it and it

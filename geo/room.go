@@ -1,5 +1,7 @@
 package geo
 
+import "math"
+
 // Room keeps beside an Index how much is free at each place and what marks it
 // bears, and for each cell the most that is free and all marks of its places,
 // so that a search leaves out cells where nothing is to be found. It is for one
@@ -65,20 +67,28 @@ func (r *Room) Set(i int, free, marks uint64) {
 func (s slot) has(least, marks uint64) bool { return s.free >= least && s.marks&marks == marks }
 
 // Nearest visits, as Index.Nearest does, the places where at least so much is
-// free and that bear all the marks.
-func (r *Room) Nearest(v Vector, least, marks uint64, visit func(i int, km float64) bool) {
+// free and that bear all the marks. Visit answers how far in km the search still
+// goes; negative ends it.
+func (r *Room) Nearest(v Vector, least, marks uint64, visit func(i int, km float64) (farthest float64)) {
 	x := r.index
 	if !v.Known() || len(x.points) == 0 || !r.cells[0].has(least, marks) {
 		return
 	}
 	var room [onStack]item
 	queue := append(room[:0], item{key: cellKey(0)})
+	farthest, limit := math.Inf(1), math.Inf(1)
 	for len(queue) > 0 {
 		var next item
 		next, queue = pop(queue)
+		if next.chord2 > limit {
+			return
+		}
 		if next.key >= 0 {
-			if !visit(int(next.key), arc(next.chord2)) {
-				return
+			if km := visit(int(next.key), arc(next.chord2)); km != farthest {
+				if km < 0 {
+					return
+				}
+				farthest, limit = km, chord2Of(km)
 			}
 			continue
 		}
@@ -87,15 +97,62 @@ func (r *Room) Nearest(v Vector, least, marks uint64, visit func(i int, km float
 		if !c.leaf {
 			for child := 2*at + 1; child <= 2*at+2; child++ {
 				if r.cells[child].has(least, marks) {
-					queue = push(queue, item{x.cells[child].chord2(v), cellKey(child)})
+					if d := x.cells[child].chord2(v); d <= limit {
+						queue = push(queue, item{d, cellKey(child)})
+					}
 				}
 			}
 			continue
 		}
 		for k := c.from; k < c.to; k++ {
 			if r.slots[k].has(least, marks) {
-				queue = push(queue, item{chord2(v, x.points[k]), x.ids[k]})
+				if d := chord2(v, x.points[k]); d <= limit {
+					queue = push(queue, item{d, x.ids[k]})
+				}
 			}
 		}
 	}
+}
+
+// chord2Of is arc turned round.
+func chord2Of(km float64) float64 {
+	half := math.Sin(min(km/(2*EarthRadiusKM), math.Pi/2))
+	return 4 * half * half * (1 + 1e-12) // a place at that very distance is within
+}
+
+// Count gives how many places, with room or not, lie within km of v.
+func (x *Index) Count(v Vector, km float64) int {
+	if !v.Known() || len(x.points) == 0 || !(km >= 0) {
+		return 0
+	}
+	return x.count(v, chord2Of(km), 0)
+}
+
+func (x *Index) count(v Vector, limit float64, at int) int {
+	c := &x.cells[at]
+	switch {
+	case c.to == c.from || c.chord2(v) > limit:
+		return 0
+	case c.farthest2(v) <= limit:
+		return int(c.to - c.from)
+	case !c.leaf:
+		return x.count(v, limit, 2*at+1) + x.count(v, limit, 2*at+2)
+	}
+	n := 0
+	for k := c.from; k < c.to; k++ {
+		if chord2(v, x.points[k]) <= limit {
+			n++
+		}
+	}
+	return n
+}
+
+// farthest2 is the squared distance of v from the cell's farthest corner.
+func (c *cell) farthest2(v Vector) float64 {
+	var sum float64
+	for d := range 3 {
+		off := max(v[d]-c.low[d], c.high[d]-v[d])
+		sum += off * off
+	}
+	return sum
 }

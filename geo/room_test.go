@@ -1,6 +1,7 @@
 package geo
 
 import (
+	"math"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -23,7 +24,29 @@ func TestRoomAgainstBruteForce(t *testing.T) {
 			v, least, marks := randomPlaces(rnd, 1)[0], uint64(rnd.IntN(4)), uint64(1)<<rnd.IntN(3)
 			want := slices.DeleteFunc(brute(places, v), func(i int) bool { return !have[i].has(least, marks) })
 			var got []int
-			r.Nearest(v, least, marks, func(i int, _ float64) bool { got = append(got, i); return true })
+			r.Nearest(v, least, marks, func(i int, _ float64) float64 { got = append(got, i); return math.Inf(1) })
+			if len(want) > 2 { // up to a distance: no farther, and all that are within
+				km := v.KM(places[want[len(want)/2]])
+				within := 0
+				r.Nearest(v, least, marks, func(_ int, at float64) float64 {
+					if within++; at > km*(1+1e-9) {
+						t.Errorf("visited %v km away, %v was the limit", at, km)
+					}
+					return km
+				})
+				if within < len(want)/2+1 {
+					t.Errorf("%d found within %v km of %d", within, km, len(want)/2+1)
+				}
+				all := 0
+				for _, p := range places {
+					if d := v.KM(p); d >= 0 && d <= km {
+						all++
+					}
+				}
+				if n := x.Count(v, km); n != all {
+					t.Errorf("%d places within %v km, want %d", n, km, all)
+				}
+			}
 			if !slices.Equal(got, want) {
 				t.Fatalf("%d places, at least %d with marks %b: got %v, want %v", n, least, marks, got, want)
 			}
@@ -46,7 +69,12 @@ func TestRoomSearchAllocatesNothing(t *testing.T) {
 	at, found := 0, 0
 	allocs := testing.AllocsPerRun(100, func() {
 		n := 0
-		r.Nearest(from[at%len(from)], 5, 1, func(int, float64) bool { n++; return n < 8 })
+		r.Nearest(from[at%len(from)], 5, 1, func(int, float64) float64 {
+			if n++; n == 8 {
+				return -1
+			}
+			return math.Inf(1)
+		})
 		at, found = at+1, found+n
 		r.Set(at%100*100, uint64(at%7), 1)
 	})

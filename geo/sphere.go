@@ -76,3 +76,6 @@ func Estimate(distanceKM, radiusKM float64) (ms, errMS float64) {
 	perKM := 2 / fibreKMPerMS
 	return stretch * perKM * distanceKM, perKM * (stretch*max(radiusKM, 0) + (stretch-bestStretch)*distanceKM)
 }
+
+// Reach gives the distance in km whose Estimate is ms; negative when ms is.
+func Reach(ms float64) float64 { return ms * fibreKMPerMS / (2 * stretch) }

@@ -136,6 +136,9 @@ func checkJoin(j *api.NodeJoin) error {
 	if l := n.Location; l.Known && (l.Latitude < -90 || l.Latitude > 90 || l.Longitude < -180 || l.Longitude > 180 || l.Latitude != l.Latitude || l.Longitude != l.Longitude) {
 		return api.Invalidf("node.location", "must be degrees within 90 and 180, got %v, %v", l.Latitude, l.Longitude)
 	}
+	if err := api.CheckLabels(n.Labels); err != nil {
+		return err
+	}
 	return checkPools(n.Pools)
 }
 

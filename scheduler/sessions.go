@@ -123,7 +123,8 @@ func needOf(r api.CreateRequest, app api.App) (api.Need, error) {
 	if len(codecs) == 0 {
 		return api.Need{}, api.Invalidf("codecs", "the application streams in %v only", allowed)
 	}
-	return api.Need{App: app.Name, Region: r.Region, Screen: r.Screen, Codecs: codecs, Client: r.Client.Location, Network: r.Client.Address, Probes: r.Probes}, nil
+	return api.Need{App: app.Name, Region: r.Region, Screen: r.Screen, Codecs: codecs, Client: r.Client.Location, Network: r.Client.Address,
+		Probes: r.Probes, Policy: app.Placement}, nil
 }
 
 func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need api.Need) (state.Result, error) {
@@ -141,8 +142,13 @@ func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need 
 		}
 		create.Node, create.Region, create.Pool, create.Codec, create.Reserved = choice.Node, choice.Region, choice.Pool, choice.Codec, choice.Cost
 		create.Placement, create.Codecs = choice.Placement, s.codecsThere(choice, need)
+		create.Screen.FPS = choice.FPS
 		res, err := s.await(ctx, s.enqueue(ctx, create, held))
-		if err == nil || !errors.As(err, &refused) || refused.Code != api.CodeNoCapacity {
+		if err == nil {
+			s.placed(res, held, need)
+			return res, nil
+		}
+		if !errors.As(err, &refused) || refused.Code != api.CodeNoCapacity {
 			return res, err
 		}
 		copied := *create // the refused command is in the log's hands
@@ -150,6 +156,15 @@ func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need 
 	}
 	s.demand.count(s.now(), need, refused.Refusals)
 	return state.Result{}, refused
+}
+
+// placed keeps why a new session runs where it does, and whose it is.
+func (s *Server) placed(res state.Result, p *pending, need api.Need) {
+	if res.Duplicate || res.Session == nil {
+		return
+	}
+	s.view.lore.remember(res.Session.ID, need.Network)
+	s.keepExplanation(res.Session.ID, p.why)
 }
 
 // earlier finds the session that the same idempotency key made: a full fleet

@@ -2,27 +2,39 @@ package scheduler
 
 import (
 	"sync"
+	"time"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/geo"
 	"github.com/perigee-cloud/perigee/scheduler/place"
 	"github.com/perigee-cloud/perigee/scheduler/state"
 )
 
-type pendingPool = place.Pending
+// pendingPool is what placements under way take of a pool before the ledger shows it.
+type pendingPool struct {
+	Reserved uint64 // macroblocks per second
+	Sessions int
+}
 
 // pending is what one placement took before the ledger shows it.
 type pending struct {
 	node api.NodeID
 	pool api.Pool
 	cost uint64
+	why  *api.Explanation // nil when it is not kept
 }
 
 // view is what placement sees: a root and, beside it, what placements that the
-// root does not show yet have taken. Both change together.
+// root does not show yet have taken. Both change together, and the fleet, which
+// is searched, with them.
 type view struct {
 	mu      sync.Mutex
 	root    *state.State
 	pending map[api.NodeID]map[api.Pool]pendingPool
+	fleet   *place.Fleet // nil until a first root is set
+
+	lore lore
+	kept explanations
 }
 
 func (v *view) get() *state.State {
@@ -34,14 +46,23 @@ func (v *view) get() *state.State {
 func (v *view) set(root *state.State) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	v.follow(root)
+}
+
+// follow takes in a root. The caller holds mu.
+func (v *view) follow(root *state.State) {
 	v.root = root
+	if v.fleet == nil {
+		v.fleet = place.NewFleet()
+	}
+	v.fleet.Sync(root)
 }
 
 // settle takes in a root that shows a batch, and forgets what the batch had pending.
 func (v *view) settle(root *state.State, batch []*proposal) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.root = root
+	v.follow(root)
 	for _, p := range batch {
 		v.drop(p.pending)
 	}
@@ -60,6 +81,10 @@ func (v *view) drop(p *pending) {
 	}
 	pools := v.pending[p.node]
 	have := pools[p.pool]
+	if have.Sessions == 0 {
+		return
+	}
+	v.fleet.Drop(p.node, p.pool, p.cost)
 	have.Reserved -= min(p.cost, have.Reserved)
 	have.Sessions--
 	if have.Sessions > 0 {
@@ -72,25 +97,8 @@ func (v *view) drop(p *pending) {
 	}
 }
 
-// place chooses a node and takes what the session needs there, so that the next
-// placement sees it.
-func (s *Server) place(need api.Need) (place.Choice, *pending, []api.Refusal) {
-	v := &s.view
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	var candidates []place.Candidate
-	for n := range v.root.Nodes() {
-		c := place.Candidate{Node: n, Pending: v.pending[n.ID], Alive: s.leases.alive(n, s.cfg.Clock(), s.cfg.Lease)}
-		if h, ok := s.headroom(n); ok {
-			c.Live = &h
-		}
-		candidates = append(candidates, c)
-	}
-	choice, refusals := place.Place(need, candidates, place.Policy{DefaultRegion: s.cfg.DefaultRegion})
-	if len(refusals) > 0 {
-		return choice, nil, refusals
-	}
-	p := &pending{node: choice.Node, pool: choice.Pool, cost: choice.Cost}
+func (v *view) take(p *pending) {
+	v.fleet.Hold(p.node, p.pool, p.cost)
 	if v.pending[p.node] == nil {
 		v.pending[p.node] = map[api.Pool]pendingPool{}
 	}
@@ -98,5 +106,56 @@ func (s *Server) place(need api.Need) (place.Choice, *pending, []api.Refusal) {
 	have.Reserved += p.cost
 	have.Sessions++
 	v.pending[p.node][p.pool] = have
+}
+
+// maxExplained bounds the candidates of an explanation and of a refusal.
+const maxExplained = 32
+
+// place chooses a node and takes what the session needs there, so that the next
+// placement sees it.
+func (s *Server) place(need api.Need) (place.Choice, *pending, []api.Refusal) {
+	now := s.cfg.Clock()
+	q := &place.Query{Need: need, Policy: need.Policy, Learned: s.view.lore.nodes(need.Network, now)}
+	w := &watch{s: s, now: now}
+	op := place.Operator{DefaultRegion: s.cfg.DefaultRegion, Trunk: s.cfg.Trunk}
+	v := &s.view
+	keep := v.kept.mayKeep(now)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.fleet == nil {
+		v.follow(v.root)
+	}
+	var lines []api.ExplainedCandidate
+	if keep {
+		lines = v.fleet.Explain(q, op, w, maxExplained)
+	}
+	choice, ok := v.fleet.Place(q, op, w)
+	if !ok {
+		if lines == nil {
+			lines = v.fleet.Explain(q, op, w, maxExplained)
+		}
+		return choice, nil, place.Refusals(lines, need)
+	}
+	p := &pending{node: choice.Node, pool: choice.Pool, cost: choice.Cost}
+	if keep {
+		p.why = &api.Explanation{
+			At: now.UTC(), Policy: need.Policy, Nodes: v.fleet.Len(), Candidates: lines,
+			Request: api.PlacementAsk{App: need.App, Region: need.Region, Screen: need.Screen, Codecs: need.Codecs,
+				Client: need.Client, Network: geo.NetworkOf(need.Network), Probes: need.Probes},
+		}
+	}
+	v.take(p)
 	return choice, p, nil
 }
+
+// watch shows placement the leases and the live measurements of one moment.
+type watch struct {
+	s   *Server
+	now time.Time
+}
+
+// Alive says whether the node's lease holds.
+func (w *watch) Alive(n *state.Node) bool { return w.s.leases.alive(n, w.now, w.s.cfg.Lease) }
+
+// Headroom gives the node's latest measurement.
+func (w *watch) Headroom(n *state.Node) (api.Headroom, bool) { return w.s.headroom(n) }

@@ -1,33 +1,37 @@
 package place
 
 import (
-	"cmp"
-	"fmt"
-	"slices"
+	"math"
+	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/geo"
 	"github.com/perigee-cloud/perigee/scheduler/state"
 )
 
-// Pending is what placements under way take of a pool before the ledger shows it.
-type Pending struct {
-	Reserved uint64 // macroblocks per second
-	Sessions int
+// Query is what a session asks, with what is known of its client.
+type Query struct {
+	Need    api.Need
+	Learned []geo.Learned        // round trips from the client's network
+	Policy  *api.PlacementPolicy // the application's; nil = the nearest node with room
+	Waited  time.Duration        // since the client asked first
 }
 
-// Candidate is a node with all that decides about it.
-type Candidate struct {
-	Node    *state.Node
-	Pending map[api.Pool]Pending
-	Live    *api.Headroom // its latest measurement; nil when there is none
-	Alive   bool          // its lease holds
-}
-
-// Policy is what the operator decides.
-type Policy struct {
+// Operator is what the operator decides for every application.
+type Operator struct {
 	// DefaultRegion is tried first for clients whose location is unknown.
 	DefaultRegion string
+	// Trunk is the share of each pool, 0 to 1, that new sessions leave to joins
+	// and reconnects.
+	Trunk float64
+}
+
+// Watch tells what the ledger does not know of a node.
+type Watch interface {
+	// Alive says whether the node's lease holds.
+	Alive(n *state.Node) bool
+	// Headroom gives its latest measurement.
+	Headroom(n *state.Node) (api.Headroom, bool)
 }
 
 // Choice is where a session goes and what it takes there.
@@ -36,199 +40,293 @@ type Choice struct {
 	Region    string
 	Pool      api.Pool
 	Codec     api.Codec
+	FPS       int    // the wanted frame rate, or what the policy's ladder came down to
 	Cost      uint64 // macroblocks per second
 	Placement api.Placement
 }
 
-// Line is what became of one candidate: a rank from 1 with its choice, or rank 0
-// with the refusal.
-type Line struct {
-	Rank       int
-	Candidate  Candidate
-	DistanceKM float64 // negative when unknown
-	FreeShare  float64 // of the chosen pool, beside this session, 0 to 1
-	Choice     Choice
-	Refusal    api.Refusal
-}
-
 const (
-	// bandKM: nodes whose distance differs by less are equally near (0.1 ms of
-	// fibre); the emptier one wins.
+	// bandKM: nodes whose distance differs by less are equally near; 0.21 ms of
+	// fibre as the Internet runs.
 	bandKM = 10
+	// tieLeast and tieMost bound in ms how much better an estimate must be to
+	// decide; between them it is a quarter of its error.
+	tieLeast = 0.21
+	tieMost  = 1.0
+	// maxGroup bounds how many equally near nodes are compared by their room.
+	maxGroup = 16
+	// maxKnown bounds the nodes with a measured round trip.
+	maxKnown = api.MaxProbes + geo.MaxLearned
 	// fullMemory is the used share in percent from which a node takes nothing more.
 	fullMemory = 97
+	// scoreUnknown is the score in ms of a node that nothing is known of: after all
+	// others.
+	scoreUnknown = 1e6
 )
 
-// Place gives the best node, or every candidate's refusal, nearest first, when
-// there is none. It is Explain's first line, found in one pass.
-func Place(need api.Need, candidates []Candidate, p Policy) (Choice, []api.Refusal) {
-	if len(candidates) == 0 {
-		return Choice{}, []api.Refusal{{Code: api.RefusedNoNodes, Region: need.Region, Detail: "no node has joined: start perigee-edge"}}
-	}
-	client := geo.VectorOf(need.Client)
-	distances := make([]float64, len(candidates))
-	var best Line
-	found := false
-	for i := range candidates {
-		distances[i] = client.KM(geo.VectorOf(candidates[i].Node.Location))
-		l := weigh(need, &candidates[i], distances[i])
-		if l.Refusal.Code == "" && (!found || compare(&l, &best, p) < 0) {
-			best, found = l, true
+// Place gives the best node for a session, or false when there is none; Explain
+// then says why. It allocates nothing per candidate.
+func (f *Fleet) Place(q *Query, o Operator, w Watch) (Choice, bool) {
+	f.ready()
+	var s search
+	s.begin(f, q, o, w)
+	for fps := q.Need.Screen.FPS; ; {
+		s.price(fps)
+		if best := s.run(); best != nil {
+			return s.choice(best), true
+		}
+		if fps = lowerFPS(fps, q.Policy); fps == 0 {
+			return Choice{}, false
 		}
 	}
-	if found {
-		best.Choice.Placement = placementOf(&best, distances, need.Client)
-		return best.Choice, nil
-	}
-	lines := Explain(need, candidates, p)
-	refusals := make([]api.Refusal, len(lines))
-	for i := range lines {
-		refusals[i] = lines[i].Refusal
-	}
-	return Choice{}, refusals
 }
 
-// Explain gives every candidate's line: those that can take the session best
-// first, then the refused ones, nearest first.
-func Explain(need api.Need, candidates []Candidate, p Policy) []Line {
-	client := geo.VectorOf(need.Client)
-	lines := make([]Line, len(candidates))
-	distances := make([]float64, len(candidates))
-	for i := range candidates {
-		distances[i] = client.KM(geo.VectorOf(candidates[i].Node.Location))
-		lines[i] = weigh(need, &candidates[i], distances[i])
-	}
-	slices.SortFunc(lines, func(a, b Line) int { return compare(&a, &b, p) })
-	for i := range lines {
-		if l := &lines[i]; l.Refusal.Code == "" {
-			l.Rank = i + 1
-			l.Choice.Placement = placementOf(l, distances, need.Client)
-		}
-	}
-	return lines
-}
-
-// weigh filters and scores one candidate.
-func weigh(need api.Need, c *Candidate, km float64) Line {
-	l := Line{Candidate: *c, DistanceKM: km}
-	if l.Refusal = filter(need, c); l.Refusal.Code == "" {
-		l.Choice, l.FreeShare, l.Refusal = fit(need, c)
-	}
-	return l
-}
-
-// placementOf says why a line was chosen; its rank counts the nodes of any kind
-// that are nearer.
-func placementOf(l *Line, distances []float64, client api.Location) api.Placement {
-	p := api.Placement{Rank: 1, DistanceKM: l.DistanceKM, EstimateMS: -1, Source: "unknown"}
-	if l.DistanceKM < 0 {
-		p.DistanceKM = -1
-		return p
-	}
-	for _, km := range distances {
-		if km >= 0 && band(km) < band(l.DistanceKM) {
-			p.Rank++
-		}
-	}
-	p.Source = "distance"
-	p.EstimateMS, p.ErrorMS = geo.Estimate(l.DistanceKM, client.RadiusKM+l.Candidate.Node.Location.RadiusKM)
-	return p
-}
-
-func band(km float64) int { return int(km / bandKM) }
-
-// compare orders eligible before refused, near before far, unknown distance
-// last, the default region before others, the emptier before the fuller.
-func compare(a, b *Line, p Policy) int {
-	return cmp.Or(
-		yes(a.Refusal.Code == "", b.Refusal.Code == ""),
-		yes(a.DistanceKM >= 0, b.DistanceKM >= 0),
-		cmp.Compare(band(a.DistanceKM), band(b.DistanceKM)),
-		yes(a.Candidate.Node.Region == p.DefaultRegion, b.Candidate.Node.Region == p.DefaultRegion),
-		cmp.Compare(b.FreeShare, a.FreeShare),
-		cmp.Compare(a.Candidate.Node.ID, b.Candidate.Node.ID),
-	)
-}
-
-// yes orders true before false.
-func yes(a, b bool) int {
-	switch {
-	case a == b:
+// lowerFPS is the ladder's next step; 0 when there is none.
+func lowerFPS(fps int, p *api.PlacementPolicy) int {
+	if p == nil || p.MinFPS == 0 || fps <= p.MinFPS {
 		return 0
-	case a:
-		return -1
-	default:
-		return 1
+	}
+	return max(fps/2, p.MinFPS)
+}
+
+// search is one placement under way. It stands on the caller's stack.
+type search struct {
+	f       *Fleet
+	need    *api.Need
+	policy  *api.PlacementPolicy
+	op      Operator
+	watch   Watch
+	client  geo.Vector
+	known   [maxKnown]known
+	measure int     // how many of known there are
+	offset  float64 // ms of the client's access line, as its measurements show
+	marks   uint64
+	ceiling float64 // ms; 0 = none
+
+	fps    int
+	costs  [len(poolOrder)][len(codecOrder)]uint64
+	least  uint64
+	wanted [len(codecOrder)]uint8 // indexes into codecOrder, preferred first
+	codecs int
+
+	group [maxGroup]candidate
+	n     int
+	best  float64 // least score in the group
+	slack float64 // of that one
+}
+
+// known is a node with a measured round trip.
+type known struct {
+	host    int32
+	source  source
+	samples int32
+	ms, err float64
+}
+
+// candidate is a node that can take the session.
+type candidate struct {
+	host        int32
+	pool, codec uint8
+	estimate    estimate
+	km          float64
+	score       float64 // ms: the estimate with what the policy adds
+	share       float64 // free beside this session, 0 to 1
+	cost        uint64
+	home        bool // in the default region
+}
+
+func (s *search) begin(f *Fleet, q *Query, o Operator, w Watch) {
+	s.f, s.need, s.policy, s.op, s.watch = f, &q.Need, q.Policy, o, w
+	s.client = geo.VectorOf(q.Need.Client)
+	s.learn(q)
+	if q.Need.Region != "" {
+		s.marks |= markOf("region", q.Need.Region)
+	}
+	if p := q.Policy; p != nil {
+		if len(p.Regions.Required) == 1 {
+			s.marks |= markOf("region", p.Regions.Required[0])
+		}
+		for _, l := range p.Labels.Required {
+			s.marks |= labelMark(l)
+		}
+		s.ceiling = ceilingOf(p, q.Waited)
+	}
+	for _, c := range q.Need.Codecs {
+		for i, name := range codecOrder {
+			if c == name && s.codecs < len(s.wanted) {
+				s.wanted[s.codecs] = uint8(i)
+				s.codecs++
+			}
+		}
 	}
 }
 
-// filter refuses a node whatever is free on it.
-func filter(need api.Need, c *Candidate) api.Refusal {
-	n := c.Node
-	refuse := func(code api.RefusalCode, detail string) api.Refusal {
-		return api.Refusal{Node: n.ID, Region: n.Region, Code: code, Detail: detail}
+// ceilingOf is the highest round trip that the policy admits after a wait.
+func ceilingOf(p *api.PlacementPolicy, waited time.Duration) float64 {
+	c := p.MaxRoundTripMS + p.RelaxMSPerS*waited.Seconds()
+	if p.RelaxToMS > 0 {
+		c = min(c, p.RelaxToMS)
 	}
+	return c
+}
+
+// price works out what the session costs on each pool at a frame rate.
+func (s *search) price(fps int) {
+	s.fps, s.least, s.n = fps, ^uint64(0), 0
+	screen := s.need.Screen
+	screen.FPS = fps
+	for p, name := range poolOrder {
+		for _, c := range s.wanted[:s.codecs] {
+			cost := api.Cost(name, codecOrder[c], screen)
+			s.costs[p][c], s.least = cost, min(s.least, cost)
+		}
+	}
+}
+
+// run finds the best node: first those with a measured round trip, then by
+// distance until no farther one can be as good, at last those of unknown place.
+func (s *search) run() *candidate {
+	f := s.f
+	for k := range s.known[:s.measure] {
+		s.weigh(s.known[k].host, s.km(s.known[k].host))
+	}
+	if s.client.Known() {
+		for i := f.indexed; i < len(f.hosts); i++ {
+			if !s.measured(int32(i)) && f.vectors[i].Known() {
+				s.weigh(int32(i), s.client.KM(f.vectors[i]))
+			}
+		}
+		near := 0
+		f.room.Nearest(s.client, max(s.least, 1), s.marks, func(i int, km float64) float64 {
+			if !s.measured(int32(i)) && s.weigh(int32(i), km) {
+				near++
+			}
+			if near >= maxGroup {
+				return -1
+			}
+			return s.reach()
+		})
+	}
+	if s.n == 0 { // nothing is known of how far the rest is
+		s.anywhere()
+	}
+	return s.pick()
+}
+
+// anywhere looks at the nodes whose distance is unknown: all, when the client's
+// place is.
+func (s *search) anywhere() {
+	if s.client.Known() {
+		for _, i := range s.f.adrift {
+			if !s.measured(i) {
+				s.weigh(i, -1)
+			}
+		}
+		return
+	}
+	for i := range s.f.hosts {
+		if !s.measured(int32(i)) {
+			s.weigh(int32(i), -1)
+		}
+	}
+}
+
+// reach is how far away in km a node can still win.
+func (s *search) reach() float64 {
+	ms := math.Inf(1)
+	if s.n > 0 {
+		ms = s.best + s.slack
+	}
+	if s.ceiling > 0 {
+		ms = min(ms, s.ceiling)
+	}
+	return geo.Reach(ms - s.offset)
+}
+
+func (s *search) km(i int32) float64 { return s.client.KM(s.f.vectors[i]) }
+
+// weigh filters and scores one host; true when it can take the session.
+func (s *search) weigh(i int32, km float64) bool {
+	h := &s.f.hosts[i]
+	var c candidate
+	if s.refuses(h) != "" || !s.fit(h, &c) {
+		return false
+	}
+	s.score(h, i, km, &c)
+	if s.tooFar(&c) {
+		return false
+	}
+	s.add(&c)
+	return true
+}
+
+func (s *search) score(h *host, i int32, km float64, c *candidate) {
+	c.host, c.km = i, km
+	c.estimate = s.estimateOf(i, km)
+	c.score = c.estimate.ms
+	if c.estimate.ms < 0 {
+		c.score = scoreUnknown
+	}
+	c.score += s.penalty(h)
+	c.home = h.region == s.op.DefaultRegion
+}
+
+func (s *search) tooFar(c *candidate) bool { return s.ceiling > 0 && c.estimate.ms > s.ceiling }
+
+// add puts a candidate into the group of the equally near. Of more than the
+// group holds, the ones with the most room stay.
+func (s *search) add(c *candidate) {
 	switch {
-	case need.Region != "" && need.Region != n.Region:
-		return refuse(api.RefusedRegion, "it is in region "+n.Region+", "+need.Region+" was asked for")
-	case n.Lost || !c.Alive:
-		return refuse(api.RefusedLost, "it was not heard within its lease")
-	case n.Drain:
-		return refuse(api.RefusedDrain, "it takes no new sessions")
-	case c.Live != nil && c.Live.Memory >= fullMemory:
-		return refuse(api.RefusedHeadroom, fmt.Sprintf("%d %% of its memory is used", c.Live.Memory))
+	case s.n == 0 || c.score < s.best:
+		s.best, s.slack = c.score, slackOf(c)
+	case c.score > s.best+s.slack:
+		return
 	}
-	return api.Refusal{}
-}
-
-// fit finds the first codec, in the client's order, that a pool has room for;
-// hardware before software. The refusal is of the most wanted codec that a pool
-// encodes at all.
-func fit(need api.Need, c *Candidate) (Choice, float64, api.Refusal) {
-	var closest api.Refusal
-	for _, codec := range need.Codecs {
-		for _, pool := range [...]api.Pool{api.PoolNVENC, api.PoolVAAPI, api.PoolCPU} {
-			capacity, ok := c.Node.Capacity(pool)
-			if !ok || !slices.Contains(capacity.Codecs, codec) {
-				continue
-			}
-			cost := api.Cost(pool, codec, need.Screen)
-			taken := c.Pending[pool]
-			if r, ok := c.Node.Fits(pool, codec, cost, taken.Reserved, taken.Sessions); !ok {
-				if closest.Code == "" {
-					closest = r
-				}
-				continue
-			}
-			used, _ := c.Node.Reserved(pool)
-			free := capacity.Macroblocks - used - taken.Reserved
-			if live, busy := foreignLoad(c.Live, pool, cost, free); busy {
-				closest = api.Refusal{Node: c.Node.ID, Region: c.Node.Region, Code: api.RefusedHeadroom,
-					Detail: fmt.Sprintf("pool %s measures %d macroblocks/s free where %d are not reserved: something else uses the node", pool, live, free)}
-				continue
-			}
-			share := float64(free-cost) / float64(capacity.Macroblocks)
-			return Choice{Node: c.Node.ID, Region: c.Node.Region, Pool: pool, Codec: codec, Cost: cost}, share, api.Refusal{}
+	if s.n < maxGroup {
+		s.group[s.n] = *c
+		s.n++
+		return
+	}
+	worst := c
+	for k := range s.group {
+		if s.before(worst, &s.group[k]) {
+			worst = &s.group[k]
 		}
 	}
-	if closest.Code == "" {
-		closest = api.Refusal{Node: c.Node.ID, Region: c.Node.Region, Code: api.RefusedCodec,
-			Detail: fmt.Sprintf("none of its pools encodes %v", need.Codecs)}
+	if worst != c {
+		*worst = *c
 	}
-	return Choice{}, 0, closest
 }
 
-// foreignLoad says whether a node measures clearly less room than the ledger
-// thinks: not enough for the session, and under half of what is not reserved.
-// Anything less clear is left to the ledger.
-func foreignLoad(h *api.Headroom, p api.Pool, cost, free uint64) (uint64, bool) {
-	if h == nil {
-		return 0, false
-	}
-	for _, m := range h.Pools {
-		if m.Pool == p {
-			return m.Free, m.Free < cost && m.Free < free/2
+func slackOf(c *candidate) float64 { return min(max(c.estimate.err/4, tieLeast), tieMost) }
+
+func (s *search) pack() bool { return s.policy != nil && s.policy.Order == api.OrderPack }
+
+// pick chooses within the group: of those as good as the best, the default
+// region first, then by room.
+func (s *search) pick() *candidate {
+	var best *candidate
+	for k := range s.group[:s.n] {
+		if c := &s.group[k]; c.score <= s.best+s.slack && (best == nil || s.before(c, best)) {
+			best = c
 		}
 	}
-	return 0, false
+	return best
+}
+
+// before orders candidates: those as good as the best by region and room, the
+// others by their scores.
+func (s *search) before(a, b *candidate) bool {
+	last := s.best + s.slack
+	switch {
+	case a.score > last || b.score > last:
+		if a.score != b.score {
+			return a.score < b.score
+		}
+	case a.home != b.home:
+		return a.home
+	case a.share != b.share:
+		return (a.share > b.share) != s.pack()
+	}
+	return s.f.hosts[a.host].id < s.f.hosts[b.host].id
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/geo"
 	"github.com/perigee-cloud/perigee/scheduler/state"
 )
 
@@ -19,15 +20,36 @@ var update = flag.Bool("update", false, "rewrite the expected tables")
 
 // world reads one script of a node or a need per line:
 //
-//	node <id> <region> <lat,lon | -> <pool:streams[:sessions][:codec,...]> ... [drain] [lost] [silent] [used=pool:streams] [pending=pool:streams] [live=pool:streams] [memory=N]
-//	place <name...> [from=lat,lon] [region=r] [size=WxH@F] [codecs=A,B]
+//	node <id> <region> <lat,lon | -> <pool:streams[:sessions][:codec,...]> ... [drain] [lost] [silent] [used=pool:streams] [pending=pool:streams] [live=pool:streams] [memory=N] [label=k=v]
+//	place <name...> [from=lat,lon] [region=r] [size=WxH@F] [codecs=A,B] [probes=node:ms,node:silent]
+//	policy <JSON of the application's policy, or nothing>
+//	trunk <percent kept for joins>
+//	atlas <node:ms:samples> ...
 //
 // Streams are of 1280x720@60 in H.264.
 type world struct {
 	t     *testing.T
 	state *state.State
-	extra map[api.NodeID]Candidate
-	order []api.NodeID
+	fleet *Fleet
+	watch fakeWatch
+	op    Operator
+	app   *api.PlacementPolicy
+	known []geo.Learned
+}
+
+// fakeWatch is what the ledger does not know, by node.
+type fakeWatch struct {
+	silent map[api.NodeID]bool
+	live   map[api.NodeID]*api.Headroom
+}
+
+func (w fakeWatch) Alive(n *state.Node) bool { return !w.silent[n.ID] }
+
+func (w fakeWatch) Headroom(n *state.Node) (api.Headroom, bool) {
+	if h := w.live[n.ID]; h != nil {
+		return *h, true
+	}
+	return api.Headroom{}, false
 }
 
 func streamCost(pool api.Pool) uint64 {
@@ -58,7 +80,8 @@ func (w *world) doc(v any) []byte {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, state: state.New(), extra: map[api.NodeID]Candidate{}}
+	w := &world{t: t, state: state.New(), fleet: NewFleet(), op: Operator{DefaultRegion: "eu"},
+		watch: fakeWatch{map[api.NodeID]bool{}, map[api.NodeID]*api.Headroom{}}}
 	w.apply(&state.PutApp{Doc: w.doc(api.App{Name: "xterm", Kind: api.AppProgram, Command: []string{"xterm"}})})
 	return w
 }
@@ -92,13 +115,13 @@ func (w *world) share(s string) (api.Pool, uint64) {
 
 func (w *world) node(f []string) {
 	n := api.Node{ID: api.NodeID(f[0]), Region: f[1], Location: location(w.t, f[2]), Boot: "b"}
-	c := Candidate{Alive: true, Pending: map[api.Pool]Pending{}}
+	held := map[api.Pool]uint64{}
 	var later []state.Command
 	live := func() *api.Headroom {
-		if c.Live == nil {
-			c.Live = &api.Headroom{Boot: "b"}
+		if w.watch.live[n.ID] == nil {
+			w.watch.live[n.ID] = &api.Headroom{Boot: "b"}
 		}
-		return c.Live
+		return w.watch.live[n.ID]
 	}
 	for _, x := range f[3:] {
 		key, value, _ := strings.Cut(x, "=")
@@ -108,7 +131,7 @@ func (w *world) node(f []string) {
 		case "lost":
 			later = append(later, &state.LoseNode{ID: n.ID})
 		case "silent":
-			c.Alive = false
+			w.watch.silent[n.ID] = true
 		case "used":
 			pool, mbs := w.share(value)
 			for i := range mbs / streamCost(pool) {
@@ -117,7 +140,13 @@ func (w *world) node(f []string) {
 			}
 		case "pending":
 			pool, mbs := w.share(value)
-			c.Pending[pool] = Pending{Reserved: mbs, Sessions: int(mbs / streamCost(pool))}
+			held[pool] = mbs
+		case "label":
+			k, v, _ := strings.Cut(value, "=")
+			if n.Labels == nil {
+				n.Labels = map[string]string{}
+			}
+			n.Labels[k] = v
 		case "live":
 			pool, mbs := w.share(value)
 			live().Pools = append(live().Pools, api.PoolHeadroom{Pool: pool, Free: mbs})
@@ -137,24 +166,56 @@ func (w *world) node(f []string) {
 		}
 	}
 	w.apply(append([]state.Command{&state.PutNode{Doc: w.doc(n)}}, later...)...)
-	w.extra[n.ID] = c
-	w.order = append(w.order, n.ID)
+	w.fleet.Sync(w.state)
+	for pool, mbs := range held {
+		for ; mbs > 0; mbs -= streamCost(pool) {
+			w.fleet.Hold(n.ID, pool, streamCost(pool))
+		}
+	}
+}
+
+// policy sets the application's; strict, as the API is.
+func (w *world) policy(text string) {
+	w.app = nil
+	if text == "" {
+		return
+	}
+	w.app = &api.PlacementPolicy{}
+	d := json.NewDecoder(strings.NewReader(text))
+	d.DisallowUnknownFields()
+	if err := d.Decode(w.app); err != nil {
+		w.t.Fatalf("policy %s: %v", text, err)
+	}
+	if err := w.app.Check(); err != nil {
+		w.t.Fatalf("policy %s: %v", text, err)
+	}
+}
+
+func (w *world) atlas(f []string) {
+	w.known = nil
+	for _, x := range f {
+		p := strings.Split(x, ":")
+		w.known = append(w.known, geo.Learned{Node: api.NodeID(p[0]), MS: float64(number(w.t, p[1])), ErrorMS: 2, Samples: number(w.t, p[2])})
+	}
+}
+
+func probes(t *testing.T, s string) []api.Probe {
+	var out []api.Probe
+	for _, x := range strings.Split(s, ",") {
+		node, ms, _ := strings.Cut(x, ":")
+		p := api.Probe{Node: api.NodeID(node), Silent: ms == "silent", RoundTripMS: api.SilentMS}
+		if !p.Silent {
+			p.RoundTripMS = float64(number(t, ms))
+		}
+		out = append(out, p)
+	}
+	return out
 }
 
 func codecs(s string) []api.Codec {
 	var out []api.Codec
 	for _, c := range strings.Split(s, ",") {
 		out = append(out, api.Codec(c))
-	}
-	return out
-}
-
-func (w *world) candidates() []Candidate {
-	var out []Candidate
-	for _, id := range w.order {
-		c := w.extra[id]
-		c.Node, _ = w.state.Node(id)
-		out = append(out, c)
 	}
 	return out
 }
@@ -177,25 +238,30 @@ func (w *world) place(f []string) string {
 			}
 		case "codecs":
 			need.Codecs = codecs(value)
+		case "probes":
+			need.Probes = probes(w.t, value)
 		default:
 			w.t.Fatalf("unknown word %q", x)
 		}
 	}
-	policy := Policy{DefaultRegion: "eu"}
-	lines := Explain(need, w.candidates(), policy)
-	choice, refusals := Place(need, w.candidates(), policy)
+	q := &Query{Need: need, Policy: w.app, Learned: w.known}
+	lines := w.fleet.Explain(q, w.op, w.watch, 32)
+	choice, ok := w.fleet.Place(q, w.op, w.watch)
+	refusals := Refusals(lines, need)
 	switch {
-	case len(refusals) > 0 && choice.Node != "":
-		w.t.Errorf("%v: a choice and refusals", f)
-	case len(refusals) == 0 && choice != lines[0].Choice:
-		w.t.Errorf("%v: placed on %s, the table's first is %s", f, choice.Node, lines[0].Choice.Node)
-	case len(refusals) > 0 && len(w.order) > 0 && len(refusals) != len(w.order):
-		w.t.Errorf("%v: %d refusals of %d candidates", f, len(refusals), len(w.order))
+	case ok && (choice.Node != lines[0].Node || lines[0].Rank != 1 || choice.Pool != lines[0].Pool || choice.Cost != lines[0].Cost || choice.FPS != lines[0].FPS):
+		w.t.Errorf("%v: placed on %+v, the table's first is %+v", f, choice, lines[0])
+	case !ok && len(refusals) != max(w.fleet.Len(), 1):
+		w.t.Errorf("%v: %d refusals of %d candidates", f, len(refusals), w.fleet.Len())
 	}
 	if len(lines) == 0 {
 		return fmt.Sprintf("%s: %s\n", refusals[0].Code, refusals[0].Detail)
 	}
-	return Table(lines)
+	text := Table(lines)
+	if ok {
+		text += fmt.Sprintf("placed on %s, rank %d by %s\n", choice.Node, choice.Placement.Rank, choice.Placement.Source)
+	}
+	return text
 }
 
 // TestScripts runs testdata/*.txt and compares the score tables in them: a
@@ -240,6 +306,12 @@ func runScript(t *testing.T, text string) string {
 		case len(f) == 0 || strings.HasPrefix(line, "#"):
 		case f[0] == "node":
 			w.node(f[1:])
+		case f[0] == "policy":
+			w.policy(strings.TrimSpace(strings.TrimPrefix(line, "policy")))
+		case f[0] == "trunk":
+			w.op.Trunk = float64(number(w.t, f[1])) / 100
+		case f[0] == "atlas":
+			w.atlas(f[1:])
 		case f[0] == "place":
 			for l := range strings.Lines(w.place(f)) {
 				out.WriteString("    " + l)
@@ -249,29 +321,4 @@ func runScript(t *testing.T, text string) string {
 		}
 	}
 	return out.String()
-}
-
-func BenchmarkPlaceAmong1000(b *testing.B) {
-	s := state.New()
-	for i := range 1000 {
-		doc, err := json.Marshal(api.Node{ID: api.NodeID(fmt.Sprintf("n%04d", i)), Region: "eu",
-			Location: api.Location{Known: true, Latitude: float64(i%120) - 60, Longitude: float64(i%300) - 150},
-			Pools:    []api.Capacity{{Pool: api.PoolCPU, Macroblocks: 10 * streamCost(api.PoolCPU), Codecs: api.Codecs()}}})
-		if err != nil {
-			b.Fatal(err)
-		}
-		if s, _, err = s.Apply(state.Encode(time.Unix(1, 0), &state.PutNode{Doc: doc})); err != nil {
-			b.Fatal(err)
-		}
-	}
-	var all []Candidate
-	for n := range s.Nodes() {
-		all = append(all, Candidate{Node: n, Alive: true})
-	}
-	need := api.Need{Screen: api.Screen{Width: 1280, Height: 720, FPS: 60}, Codecs: api.Codecs(), Client: api.Location{Known: true, Latitude: 48, Longitude: 11}}
-	for b.Loop() {
-		if _, refusals := Place(need, all, Policy{}); len(refusals) > 0 {
-			b.Fatal(refusals)
-		}
-	}
 }

@@ -4,26 +4,35 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/perigee-cloud/perigee/api"
 )
 
-// Table shows lines to a reader: one candidate a row.
-func Table(lines []Line) string {
+// Table shows an explanation's candidates to a reader: one a row.
+func Table(lines []api.ExplainedCandidate) string {
 	var b strings.Builder
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
-	row := func(cells ...any) { _, _ = fmt.Fprintf(w, strings.Repeat("%v\t", len(cells)-1)+"%v\n", cells...) } // into memory: cannot fail
-	row("rank", "node", "region", "km", "pool", "codec", "cost", "free", "why")
+	row := func(cells ...string) { _, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) } // into memory: cannot fail
+	row("rank", "node", "region", "km", "round trip", "score", "pool", "codec", "cost", "free", "why")
 	for _, l := range lines {
-		km := "?"
+		km, trip, score := "?", "?", "-"
 		if l.DistanceKM >= 0 {
 			km = fmt.Sprintf("%.0f", l.DistanceKM)
 		}
-		n := l.Candidate.Node
-		if l.Rank == 0 {
-			row("-", n.ID, n.Region, km, "-", "-", "-", "-", string(l.Refusal.Code)+": "+l.Refusal.Detail)
+		if l.EstimateMS >= 0 {
+			trip = fmt.Sprintf("%.1f ±%.1f ms", l.EstimateMS, l.ErrorMS)
+			score = fmt.Sprintf("%.1f", l.ScoreMS)
+		}
+		if l.Refusal != nil {
+			row("-", string(l.Node), l.Region, km, trip, "-", "-", "-", "-", "-", string(l.Refusal.Code)+": "+l.Refusal.Detail)
 			continue
 		}
-		row(l.Rank, n.ID, n.Region, km, l.Choice.Pool, l.Choice.Codec, l.Choice.Cost, fmt.Sprintf("%.0f%%", 100*l.FreeShare),
-			fmt.Sprintf("%s, rank %d", l.Choice.Placement.Source, l.Choice.Placement.Rank))
+		why := l.Source
+		if l.Samples > 0 {
+			why = fmt.Sprintf("%s of %d samples", why, l.Samples)
+		}
+		row(fmt.Sprint(l.Rank), string(l.Node), l.Region, km, trip, score, string(l.Pool), fmt.Sprintf("%s@%d", l.Codec, l.FPS),
+			fmt.Sprint(l.Cost), fmt.Sprintf("%.0f%%", 100*l.FreeShare), why)
 	}
 	_ = w.Flush() // into memory: cannot fail
 	return b.String()

@@ -1,0 +1,189 @@
+package geo
+
+import (
+	"cmp"
+	"math"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+// Bounds of the atlas.
+const (
+	// MaxLearned is how many nodes one network keeps.
+	MaxLearned = 16
+	// atlasHalfLife is when an old round trip counts half.
+	atlasHalfLife = 72 * time.Hour
+	// maxWeight bounds how much the past counts: the newest sample is at least
+	// one part in so many.
+	maxWeight = 50
+	// leastWeight is the decayed weight below which an entry says nothing.
+	leastWeight = 0.1
+	// priorErrorMS is how far off a first sample may be.
+	priorErrorMS = 8
+)
+
+// Learned is the round trip from a network to a node as sessions measured it.
+type Learned struct {
+	Node    api.NodeID
+	MS      float64
+	ErrorMS float64 // about one standard error
+	Samples int
+}
+
+// Atlas learns round trips from networks to nodes. It holds at most a given
+// number of networks; the one that was longest without a sample goes first. It
+// reads no clock and is for one goroutine at a time.
+type Atlas struct {
+	limit    int
+	networks map[string]*atlasNetwork
+	// oldest and newest end a list in the order of the last samples.
+	oldest, newest *atlasNetwork
+}
+
+type atlasNetwork struct {
+	key          string
+	nodes        []atlasEntry
+	older, newer *atlasNetwork
+}
+
+type atlasEntry struct {
+	node     api.NodeID
+	mean     float64 // ms
+	variance float64 // ms²
+	weight   float64 // decayed count, as of at
+	samples  int
+	at       time.Time
+}
+
+// NewAtlas makes an atlas of at most limit networks.
+func NewAtlas(limit int) *Atlas {
+	return &Atlas{limit: max(limit, 1), networks: map[string]*atlasNetwork{}}
+}
+
+// NetworkOf gives the network that an address is learned under: its /24, or its
+// /48 for IPv6; "" when it is no address.
+func NetworkOf(address string) string {
+	a, err := netip.ParseAddr(address)
+	if err != nil {
+		return ""
+	}
+	a = a.Unmap().WithZone("")
+	bits := 24
+	if a.Is6() {
+		bits = 48
+	}
+	p, err := a.Prefix(bits)
+	if err != nil {
+		return ""
+	}
+	return p.String()
+}
+
+// Len is how many networks the atlas holds.
+func (a *Atlas) Len() int { return len(a.networks) }
+
+// Learn takes in one round trip in ms. What is not finite, not above 0 or over a
+// minute is no round trip and is ignored.
+func (a *Atlas) Learn(network string, node api.NodeID, ms float64, at time.Time) {
+	if network == "" || node == "" || !(ms > 0 && ms <= 60_000) {
+		return
+	}
+	n := a.touch(network)
+	i := slices.IndexFunc(n.nodes, func(e atlasEntry) bool { return e.node == node })
+	if i < 0 {
+		e := atlasEntry{node: node, mean: ms, variance: priorErrorMS * priorErrorMS, weight: 1, samples: 1, at: at}
+		if len(n.nodes) < MaxLearned {
+			n.nodes = append(n.nodes, e)
+			return
+		}
+		least := 0
+		for k := range n.nodes {
+			if n.nodes[k].at.Before(n.nodes[least].at) {
+				least = k
+			}
+		}
+		n.nodes[least] = e
+		return
+	}
+	e := &n.nodes[i]
+	w := min(e.decayed(at), maxWeight-1)
+	// A queue somewhere makes a round trip longer, nothing makes it shorter than
+	// the way: what is far above the mean counts only a little.
+	sample := min(ms, e.mean+4*math.Sqrt(e.variance)+priorErrorMS)
+	delta := sample - e.mean
+	e.weight = w + 1
+	e.mean += delta / e.weight
+	e.variance = (e.variance*w + delta*(sample-e.mean)) / e.weight
+	e.samples++
+	e.at = at
+}
+
+// touch finds or makes a network and puts it last in the order of leaving.
+func (a *Atlas) touch(key string) *atlasNetwork {
+	n := a.networks[key]
+	if n != nil {
+		a.unlink(n)
+	} else {
+		if len(a.networks) >= a.limit {
+			delete(a.networks, a.oldest.key)
+			a.unlink(a.oldest)
+		}
+		n = &atlasNetwork{key: key}
+		a.networks[key] = n
+	}
+	n.older = a.newest
+	if a.newest != nil {
+		a.newest.newer = n
+	} else {
+		a.oldest = n
+	}
+	a.newest = n
+	return n
+}
+
+func (a *Atlas) unlink(n *atlasNetwork) {
+	if n.older != nil {
+		n.older.newer = n.newer
+	} else {
+		a.oldest = n.newer
+	}
+	if n.newer != nil {
+		n.newer.older = n.older
+	} else {
+		a.newest = n.older
+	}
+	n.older, n.newer = nil, nil
+}
+
+func (e *atlasEntry) decayed(at time.Time) float64 {
+	age := max(at.Sub(e.at), 0)
+	return e.weight * math.Exp2(-age.Hours()/atlasHalfLife.Hours())
+}
+
+// Nodes appends what is known of a network, the shortest round trip first. What
+// has decayed to nothing is left out.
+func (a *Atlas) Nodes(out []Learned, network string, at time.Time) []Learned {
+	n := a.networks[network]
+	if n == nil {
+		return out
+	}
+	from := len(out)
+	for k := range n.nodes {
+		e := &n.nodes[k]
+		if w := e.decayed(at); w >= leastWeight {
+			out = append(out, Learned{Node: e.node, MS: e.mean, ErrorMS: math.Sqrt((e.variance*w + priorErrorMS*priorErrorMS) / (w + 1) / max(w, 1)), Samples: e.samples})
+		}
+	}
+	slices.SortFunc(out[from:], func(x, y Learned) int { return cmp.Or(cmp.Compare(x.MS, y.MS), cmp.Compare(x.Node, y.Node)) })
+	return out
+}
+
+// Forget leaves out a node that was removed.
+func (a *Atlas) Forget(node api.NodeID) {
+	for _, n := range a.networks {
+		n.nodes = slices.DeleteFunc(n.nodes, func(e atlasEntry) bool { return e.node == node })
+	}
+}

@@ -1,0 +1,272 @@
+package place
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+// Explain gives the candidates near enough to matter, at most limit: the chosen
+// one first, then those that could take the session as they were ranked, then
+// the refused ones, nearest first, each with its reason.
+func (f *Fleet) Explain(q *Query, o Operator, w Watch, limit int) []api.ExplainedCandidate {
+	f.ready()
+	var s search
+	s.begin(f, q, o, w)
+	for fps := q.Need.Screen.FPS; ; {
+		s.price(fps)
+		if s.run() != nil {
+			break
+		}
+		lower := lowerFPS(fps, q.Policy)
+		if lower == 0 {
+			break
+		}
+		fps = lower
+	}
+	var taken, refused []api.ExplainedCandidate
+	able := s.group[:0:0]
+	for _, i := range s.near(limit) {
+		c := candidate{host: i}
+		if refusal := s.judge(i, &c); refusal != nil {
+			refused = append(refused, s.line(&c, refusal))
+		} else {
+			able = append(able, c)
+		}
+	}
+	slices.SortFunc(able, func(a, b candidate) int { return yes(s.before(&a, &b), s.before(&b, &a)) })
+	for i := range able {
+		taken = append(taken, s.line(&able[i], nil))
+		taken[i].Rank = i + 1
+	}
+	slices.SortFunc(refused, func(a, b api.ExplainedCandidate) int {
+		return cmp.Or(
+			yes(a.EstimateMS >= 0, b.EstimateMS >= 0),
+			cmp.Compare(a.EstimateMS, b.EstimateMS),
+			cmp.Compare(a.Node, b.Node),
+		)
+	})
+	// The refused near ones say as much as the farther ones that were not needed.
+	if over := len(taken) + len(refused) - limit; over > 0 {
+		cut := min(over, max(len(taken)-limit/2, 0))
+		taken, over = taken[:len(taken)-cut], over-cut
+		refused = refused[:len(refused)-over]
+	}
+	return append(taken, refused...)
+}
+
+// Refusals gives the reasons of an explanation in which nobody was chosen.
+func Refusals(lines []api.ExplainedCandidate, need api.Need) []api.Refusal {
+	if len(lines) == 0 {
+		return []api.Refusal{{Code: api.RefusedNoNodes, Region: need.Region, Detail: "no node has joined: start perigee-edge"}}
+	}
+	out := make([]api.Refusal, 0, len(lines))
+	for i := range lines {
+		if r := lines[i].Refusal; r != nil {
+			out = append(out, *r)
+		}
+	}
+	return out
+}
+
+// yes orders true before false.
+func yes(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case a:
+		return -1
+	default:
+		return 1
+	}
+}
+
+// near gives the hosts that an explanation shows: those with a measured round
+// trip, those that were compared, and the nearest.
+func (s *search) near(limit int) []int32 {
+	f := s.f
+	seen := make(map[int32]bool, 2*limit)
+	out := make([]int32, 0, 2*limit)
+	add := func(i int32) bool {
+		if !f.hosts[i].flags.gone && !seen[i] {
+			seen[i] = true
+			out = append(out, i)
+		}
+		return len(out) < 2*limit
+	}
+	for k := range s.known[:s.measure] {
+		add(s.known[k].host)
+	}
+	for k := range s.group[:s.n] {
+		add(s.group[k].host)
+	}
+	if s.client.Known() {
+		type far struct {
+			i  int32
+			km float64
+		}
+		var fresh []far
+		for i := f.indexed; i < len(f.hosts); i++ {
+			if km := s.km(int32(i)); km >= 0 {
+				fresh = append(fresh, far{int32(i), km})
+			}
+		}
+		f.room.Nearest(s.client, 0, 0, func(i int, km float64) float64 {
+			if !f.hosts[i].flags.gone {
+				fresh = append(fresh, far{int32(i), km})
+			}
+			if len(fresh) >= 2*limit {
+				return -1
+			}
+			return math.Inf(1)
+		})
+		slices.SortFunc(fresh, func(a, b far) int { return cmp.Compare(a.km, b.km) })
+		for _, x := range fresh {
+			add(x.i)
+		}
+		for _, i := range f.adrift {
+			add(i)
+		}
+		return out
+	}
+	for i := range f.hosts {
+		if !add(int32(i)) {
+			break
+		}
+	}
+	return out
+}
+
+// judge scores one host, or says why it is refused.
+func (s *search) judge(i int32, c *candidate) *api.Refusal {
+	h := &s.f.hosts[i]
+	s.score(h, i, s.km(i), c)
+	if code := s.refuses(h); code != "" {
+		return h.refusal(code, s.detail(h, code))
+	}
+	if h.node != nil {
+		if !s.watch.Alive(h.node) {
+			return h.refusal(api.RefusedLost, "it was not heard within its lease")
+		}
+		if live, ok := s.watch.Headroom(h.node); ok && live.Memory >= fullMemory {
+			return h.refusal(api.RefusedHeadroom, fmt.Sprintf("%d %% of its memory is used", live.Memory))
+		}
+	}
+	if s.tooFar(c) {
+		return h.refusal(api.RefusedLatency, fmt.Sprintf("its round trip of %.0f ms (%s) is above the application's ceiling of %.0f ms", c.estimate.ms, c.estimate.source, s.ceiling))
+	}
+	if s.fit(h, c) {
+		return nil
+	}
+	return s.unfit(h)
+}
+
+func (h *host) refusal(code api.RefusalCode, detail string) *api.Refusal {
+	return &api.Refusal{Node: h.id, Region: h.region, Code: code, Detail: detail}
+}
+
+func (s *search) detail(h *host, code api.RefusalCode) string {
+	switch code {
+	case api.RefusedLost:
+		return "it was not heard within its lease"
+	case api.RefusedDrain:
+		return "it takes no new sessions"
+	case api.RefusedRegion:
+		if s.need.Region != "" && s.need.Region != h.region {
+			return "it is in region " + h.region + ", " + s.need.Region + " was asked for"
+		}
+		if slices.Contains(s.policy.Regions.Forbidden, h.region) {
+			return "the application forbids region " + h.region
+		}
+		return "it is in region " + h.region + ", the application requires " + strings.Join(s.policy.Regions.Required, " or ")
+	default:
+		for _, l := range s.policy.Labels.Required {
+			if !h.bears(l) {
+				return "it does not bear the label " + l + ", which the application requires"
+			}
+		}
+		for _, l := range s.policy.Labels.Forbidden {
+			if h.bears(l) {
+				return "it bears the label " + l + ", which the application forbids"
+			}
+		}
+		return "its labels"
+	}
+}
+
+// unfit says which part of a host binds: of the most wanted codec that one of
+// its pools encodes at all, or what it measures.
+func (s *search) unfit(h *host) *api.Refusal {
+	var live api.Headroom
+	if h.node != nil {
+		live, _ = s.watch.Headroom(h.node)
+	}
+	var first *api.Refusal
+	for _, codec := range s.wanted[:s.codecs] {
+		for k := range h.pools {
+			p := &h.pools[k]
+			cost := s.costs[k][codec]
+			if p.codecs&(1<<codec) == 0 {
+				continue
+			}
+			taken, running := p.used+p.held, p.running+p.soon
+			switch free := p.capacity - min(taken, p.capacity); {
+			case p.limit > 0 && running >= p.limit:
+				first = cmp.Or(first, h.refusal(api.RefusedSessions, fmt.Sprintf("pool %s runs %d of %d encoder sessions", poolOrder[k], running, p.limit)))
+			case free < cost:
+				first = cmp.Or(first, h.refusal(api.RefusedEncoder, fmt.Sprintf("pool %s has %d of %d macroblocks/s free, %d are needed", poolOrder[k], free, p.capacity, cost)))
+			case !s.room(p, cost):
+				first = cmp.Or(first, h.refusal(api.RefusedEncoder, fmt.Sprintf("pool %s has %d of %d macroblocks/s free, %d of them kept for joins, %d are needed", poolOrder[k], free, p.capacity, s.trunk(p), cost)))
+			default:
+				m, _ := foreignLoad(&live, poolOrder[k], cost, free)
+				why := "something else uses the node"
+				if live.Binding != "" {
+					why += fmt.Sprintf(" (its %s is %d %% used)", live.Binding, live.Saturation)
+				}
+				return h.refusal(api.RefusedHeadroom, fmt.Sprintf("pool %s measures %d macroblocks/s free where %d are not reserved: %s", poolOrder[k], m, free, why))
+			}
+		}
+	}
+	if first == nil {
+		first = h.refusal(api.RefusedCodec, fmt.Sprintf("none of its pools encodes %v", s.need.Codecs))
+	}
+	return first
+}
+
+// line shows a candidate.
+func (s *search) line(c *candidate, refusal *api.Refusal) api.ExplainedCandidate {
+	h := &s.f.hosts[c.host]
+	l := api.ExplainedCandidate{
+		Node: h.id, Region: h.region, Labels: maps.Clone(h.labels), Location: h.place,
+		DistanceKM: c.km, EstimateMS: c.estimate.ms, ErrorMS: c.estimate.err, Source: c.estimate.source.String(), Samples: int(c.estimate.samples),
+		ScoreMS: c.score, Refusal: refusal,
+	}
+	if l.EstimateMS < 0 {
+		l.ScoreMS = -1
+	}
+	for k := range h.pools {
+		if p := &h.pools[k]; p.there {
+			l.Pools = append(l.Pools, p.record(poolOrder[k]))
+		}
+	}
+	if refusal == nil {
+		l.Pool, l.Codec, l.FPS, l.Cost, l.FreeShare = poolOrder[c.pool], codecOrder[c.codec], s.fps, c.cost, c.share
+	}
+	return l
+}
+
+func (p *pool) record(name api.Pool) api.PoolRecord {
+	r := api.PoolRecord{Reserved: p.used + p.held, Running: p.running + p.soon}
+	r.Pool, r.Macroblocks, r.Sessions = name, p.capacity, p.limit
+	for i, c := range codecOrder {
+		if p.codecs&(1<<i) != 0 {
+			r.Codecs = append(r.Codecs, c)
+		}
+	}
+	return r
+}
