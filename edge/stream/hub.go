@@ -71,6 +71,7 @@ func (h *hub) serve(raw net.Conn) {
 	}
 	defer func() { _ = c.Close() }()
 	hc := &hubConn{c: c, out: make(chan local.Message, hubQueue)}
+	hc.out <- h.events.hello() // before anybody else may close or fill it
 	h.mu.Lock()
 	if h.closed || len(h.conns) >= hubConns {
 		h.mu.Unlock()
@@ -78,7 +79,6 @@ func (h *hub) serve(raw net.Conn) {
 	}
 	h.conns[hc] = true
 	h.mu.Unlock()
-	hc.out <- h.events.hello()
 	h.wg.Go(func() {
 		defer func() { _ = c.Close() }() // wakes the reader below
 		for m := range hc.out {
