@@ -25,6 +25,9 @@ type measured struct {
 // addresses in detour are replaced: the gateway does not know how far it is.
 func measure(t *testing.T, v *site.Viewer, token string, detour map[string]string) measured {
 	t.Helper()
+	if detour == nil {
+		detour = map[string]string{}
+	}
 	by, err := json.Marshal(detour)
 	if err != nil {
 		t.Fatal(err)
@@ -50,7 +53,7 @@ func measure(t *testing.T, v *site.Viewer, token string, detour map[string]strin
 }
 
 // slackMS is what a busy test machine may add to a round trip.
-const slackMS = 50
+const slackMS = 30
 
 // line is a long way to a relay: it carries UDP both ways, each packet later by
 // half of a round trip. A negative round trip carries nothing.
@@ -126,12 +129,11 @@ func TestBrowserMeasuresNodes(t *testing.T) {
 		t.Fatalf("offered are %+v, %v", offered, err)
 	}
 	v := w.viewer(t)
-	for _, n := range measure(t, v, w.token, map[string]string{}).Nodes {
-		if n.Silent || n.RoundTripMS <= 0 || n.RoundTripMS > slackMS {
-			t.Errorf("node %s, on this host, measures %v ms, silent %v", n.Node, n.RoundTripMS, n.Silent)
-		}
+	near := map[string]time.Duration{}
+	for _, o := range offered {
+		near[string(o.Node)] = 0
 	}
-	t.Logf("measured in %.0f ms", eval[float64](t, v, "probeTook"))
+	measures(t, v, w.token, near, nil)
 
 	// The first choice of the gateway is the farthest, the last one is nearest.
 	far := map[string]time.Duration{}
@@ -140,19 +142,30 @@ func TestBrowserMeasuresNodes(t *testing.T) {
 		far[string(offered[i].Node)] = d
 		detour[offered[i].Addresses[0]] = line(t, offered[i].Addresses[0], d)
 	}
-	m := measure(t, v, w.token, detour)
-	if len(m.Nodes) != len(offered) {
-		t.Errorf("measured %+v", m.Nodes)
-	}
-	for _, n := range m.Nodes {
-		switch want := far[n.Node]; {
-		case want < 0:
-			if !n.Silent || n.RoundTripMS != api.SilentMS {
-				t.Errorf("a silent node measures %v ms, silent %v", n.RoundTripMS, n.Silent)
-			}
-		case n.Silent || n.RoundTripMS < float64(want.Milliseconds())-1 || n.RoundTripMS > float64(want.Milliseconds())+slackMS:
-			t.Errorf("a node %v away measures %v ms, silent %v", want, n.RoundTripMS, n.Silent)
+	measures(t, v, w.token, far, detour)
+}
+
+// measures probes until every node measures as far as it is; a busy test
+// machine may need a second try. Less than the truth is never measured.
+func measures(t *testing.T, v *site.Viewer, token string, want map[string]time.Duration, detour map[string]string) {
+	t.Helper()
+	eventually(t, 20*time.Second, func() error {
+		m := measure(t, v, token, detour)
+		if len(m.Nodes) != len(want) {
+			return fmt.Errorf("measured %d of %d nodes", len(m.Nodes), len(want))
 		}
-	}
-	t.Logf("measured %+v in %.0f ms", m.Nodes, eval[float64](t, v, "probeTook"))
+		for _, n := range m.Nodes {
+			d, ms := want[n.Node], float64(want[n.Node].Milliseconds())
+			switch {
+			case d < 0 && (!n.Silent || n.RoundTripMS != api.SilentMS):
+				t.Fatalf("a node that does not answer measures %v ms, silent %v", n.RoundTripMS, n.Silent)
+			case d >= 0 && (n.RoundTripMS <= 0 || n.RoundTripMS < ms-1):
+				t.Fatalf("a node %v away measures %v ms", d, n.RoundTripMS)
+			case d >= 0 && (n.Silent || n.RoundTripMS > ms+slackMS):
+				return fmt.Errorf("a node %v away measures %v ms, silent %v", d, n.RoundTripMS, n.Silent)
+			}
+		}
+		t.Logf("measured %+v in %.0f ms", m.Nodes, eval[float64](t, v, "probeTook"))
+		return nil
+	})
 }

@@ -4,6 +4,7 @@ import { NodeProbe, Probes, StreamError } from "./types";
 const silentAfter = 250; // milliseconds: a node that says nothing is at least that far
 const samplesFor = 400; // milliseconds: time for the first three checks of each way
 const samples = 3;
+const rounds = 2; // a burst of checks may meet a burst of something else
 const startLimit = 1500; // milliseconds until the browser sends its first check
 const look = 50; // milliseconds: browsers renew their statistics no sooner
 const leastMs = 0.5; // browsers count whole milliseconds: 0 is less than one
@@ -25,8 +26,15 @@ export async function probe(options: { url?: string; token?: string; pageToken?:
   } catch (e) {
     if ((e as StreamError).code !== "not_found") throw e; // an older gateway offers none
   }
-  const found = await Promise.all(targets.map((t) => measure(t).catch(() => null)));
-  return { at: Date.now(), nodes: found.filter((n) => n !== null) };
+  const best = new Map<string, NodeProbe>();
+  for (let i = 0; i < rounds; i++) {
+    const round = targets.filter((t) => i === 0 || best.get(t.node)?.silent === false);
+    for (const n of await Promise.all(round.map((t) => measure(t).catch(() => null)))) {
+      const have = n && best.get(n.node);
+      if (n && (!have || (!n.silent && n.roundTripMs < have.roundTripMs))) best.set(n.node, n);
+    }
+  }
+  return { at: Date.now(), nodes: [...best.values()] };
 }
 
 /** fresh gives what is worth sending with a create. */
@@ -52,7 +60,7 @@ async function measure(t: ProbeTarget): Promise<NodeProbe | null> {
       if (!asked) {
         if (now - began > startLimit) return null;
       } else if (w.heard >= samples || now - asked > samplesFor) {
-        if (w.best < Infinity) return { node: t.node, roundTripMs: Math.max(Math.round(w.best * 1e4) / 10, leastMs) };
+        if (w.best < Infinity) return { node: t.node, roundTripMs: Math.max(Math.round(w.best * 1e4) / 10, leastMs), silent: false };
         return w.heard ? null : { node: t.node, roundTripMs: silentAfter, silent: true };
       } else if (!w.heard && now - asked > silentAfter) {
         return { node: t.node, roundTripMs: silentAfter, silent: true };

@@ -62,7 +62,7 @@ export interface SessionInfo {
 export interface NodeProbe {
   node: string;
   roundTripMs: number;
-  silent?: boolean;
+  silent: boolean;
 }
 
 /** What `probe` measured, and when (Date.now()). */
