@@ -9,15 +9,19 @@ import (
 
 // Placement gives why a session runs where it does, until a day after its end.
 // CodeNotFound also says that the explanation was not kept.
-func (s *Server) Placement(_ context.Context, id api.SessionID) (api.Explanation, error) {
+func (s *Server) Placement(ctx context.Context, id api.SessionID) (api.Explanation, error) {
 	if err := s.serving(); err != nil {
 		return api.Explanation{}, err
 	}
-	return s.explained(id)
+	x, err := s.explained(ctx, id)
+	if err == nil || s.leads() {
+		return x, err
+	}
+	return onLeader(ctx, s, "explain", id, s.explained) // which placed it, as a rule
 }
 
 // explained finds an explanation on this replica.
-func (s *Server) explained(id api.SessionID) (api.Explanation, error) {
+func (s *Server) explained(_ context.Context, id api.SessionID) (api.Explanation, error) {
 	v, known := s.root().Session(id)
 	if !known {
 		return api.Explanation{}, noSession(id)

@@ -35,11 +35,11 @@ func appView(a api.App, admin bool) api.AppView {
 }
 
 func (s *Server) putApplication(c *gin.Context) (reply, error) {
-	var a api.App
-	if err := readBody(c, &a, false); err != nil {
+	var b appBody
+	if err := readBody(c, &b, false); err != nil {
 		return reply{}, err
 	}
-	a, err := a.Normalize()
+	a, err := b.app.Normalize()
 	if err != nil {
 		return reply{}, err
 	}

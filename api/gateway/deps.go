@@ -19,6 +19,9 @@ type Sessions interface {
 	Session(ctx context.Context, id api.SessionID) (api.Session, error)
 	// ListSessions gives one page and how many there are in all.
 	ListSessions(ctx context.Context, q api.SessionQuery) ([]api.Session, int, error)
+	// Placement gives why a session runs where it does; CodeNotFound when that
+	// was not kept.
+	Placement(ctx context.Context, id api.SessionID) (api.Explanation, error)
 }
 
 // Catalog is what the gateway needs of the scheduler for applications.

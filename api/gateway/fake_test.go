@@ -129,6 +129,11 @@ func (f *fake) Session(_ context.Context, id api.SessionID) (api.Session, error)
 	return api.Session{}, api.Errorf(api.CodeNotFound, "session %s does not exist", id)
 }
 
+func (f *fake) Placement(ctx context.Context, id api.SessionID) (api.Explanation, error) {
+	s, err := f.Session(ctx, id)
+	return api.Explanation{Session: s.ID, Nodes: 2, Candidates: []api.ExplainedCandidate{{Rank: 1, Node: s.Node, Source: "distance"}}}, err
+}
+
 // set changes a session.
 func (f *fake) set(id api.SessionID, change func(*api.Session)) {
 	f.mu.Lock()
