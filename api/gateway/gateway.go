@@ -30,6 +30,8 @@ type Config struct {
 	Locator  Locator
 	Log      *slog.Logger
 
+	// Replicas is the cluster of schedulers; nil when there is none to tell of.
+	Replicas Replicas
 	// Prober names nodes that clients may measure; nil offers none.
 	Prober Prober
 	// Web serves the player at / and /static; nil serves none.

@@ -68,7 +68,7 @@ func (s *Server) cors(c *gin.Context) {
 	default:
 		h.Add("Vary", "Origin")
 	}
-	h.Set("Access-Control-Expose-Headers", "Retry-After")
+	h.Set("Access-Control-Expose-Headers", "Retry-After, "+stalenessHead)
 	if c.Request.Method != http.MethodOptions {
 		c.Next()
 		return

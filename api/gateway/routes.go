@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -17,6 +18,7 @@ type route struct {
 	name         string      // label of the metrics
 	rights       []api.Right // any one of them; none = no token needed
 	sync         bool        // may wait for sessions to end
+	limit        int64       // bytes of a body; 0 = MaxBody
 	do           func(*gin.Context) (reply, error)
 	raw          gin.HandlerFunc // instead of do: writes its own answer
 }
@@ -40,7 +42,6 @@ func (s *Server) table() []route {
 		{method: post, path: "/1.0/sessions", name: "create_new_session", rights: []api.Right{api.RightCreate}, do: s.createSession},
 		{method: del, path: "/1.0/sessions", name: "delete_sessions", rights: sessions, sync: true, do: s.deleteSessions},
 		{method: get, path: "/1.0/sessions/:id", name: "get_session", rights: sessions, do: s.getSession},
-		{method: get, path: "/1.0/sessions/:id/placement", name: "get_placement", rights: sessions, do: s.getPlacement},
 		{method: del, path: "/1.0/sessions/:id", name: "delete_session", rights: sessions, sync: true, do: s.deleteSession},
 		{method: post, path: "/1.0/sessions/:id/join", name: "join_session", rights: []api.Right{api.RightJoin}, do: s.joinSession},
 		{method: get, path: "/1.0/session/:id" + socket + "slave", name: "streaming_websocket_slave", raw: s.slave},
@@ -58,6 +59,12 @@ func (s *Server) table() []route {
 		{method: post, path: "/1.0/perigee/nodes/:id/drain", name: "drain_node", rights: admin, do: s.drainNode},
 		{method: del, path: "/1.0/perigee/nodes/:id", name: "remove_node", rights: admin, do: s.removeNode},
 		{method: get, path: "/1.0/perigee/demand", name: "get_demand", rights: admin, do: s.demand},
+		{method: get, path: "/1.0/perigee/replicas", name: "get_replicas", rights: admin, do: s.listReplicas},
+		{method: post, path: "/1.0/perigee/replicas", name: "add_replica", rights: admin, do: s.addReplica},
+		{method: del, path: "/1.0/perigee/replicas/:id", name: "remove_replica", rights: admin, do: s.removeReplica},
+		{method: post, path: "/1.0/perigee/leader", name: "set_leader", rights: admin, do: s.setLeader},
+		{method: get, path: "/1.0/perigee/snapshot", name: "save_snapshot", raw: s.saveSnapshot},
+		{method: post, path: "/1.0/perigee/snapshot", name: "restore_snapshot", limit: maxSnapshot, raw: s.restoreSnapshot},
 		{method: get, path: "/1.0/perigee/openapi.yaml", name: "get_openapi", raw: s.openAPI},
 
 		{method: get, path: "/metrics", name: "metrics", raw: gin.WrapH(s.metrics.handler())},
@@ -98,7 +105,7 @@ func (s *Server) serve(r route, admin bool) gin.HandlerFunc {
 	return func(c *gin.Context) {
 		c.Set(keyHandler, r.name)
 		c.Set(keyAdmin, admin)
-		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, MaxBody)
+		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, cmp.Or(r.limit, MaxBody))
 		if r.raw != nil {
 			r.raw(c)
 			return
@@ -108,6 +115,10 @@ func (s *Server) serve(r route, admin bool) gin.HandlerFunc {
 		c.Request = c.Request.WithContext(ctx)
 		if len(r.rights) > 0 {
 			if err := s.authorize(c, r.rights); err != nil {
+				s.fail(c, err)
+				return
+			}
+			if err := s.fresh(c); err != nil {
 				s.fail(c, err)
 				return
 			}
