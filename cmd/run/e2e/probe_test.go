@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -143,6 +144,54 @@ func TestBrowserMeasuresNodes(t *testing.T) {
 		detour[offered[i].Addresses[0]] = line(t, offered[i].Addresses[0], d)
 	}
 	measures(t, v, w.token, far, detour)
+}
+
+// What the page measured decides, not what the map says: the session leaves the
+// node that it would have had for the one that the network has nearest.
+func TestMeasuredNodeWins(t *testing.T) {
+	w := newWorld(t)
+	for _, name := range []string{"second", "third"} {
+		if _, err := w.AddEdge(t.Context(), name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	offered, err := w.client.Probes(t.Context(), "")
+	if err != nil || len(offered) != 3 {
+		t.Fatalf("offered are %+v, %v", offered, err)
+	}
+	blind, err := w.client.CreateSession(t.Context(), api.CreateBody{App: "xterm", Joinable: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.end(blind.ID); err != nil {
+		t.Fatal(err)
+	}
+	// The node of the blind choice is farthest, another one nearest.
+	i := slices.IndexFunc(offered, func(p api.ProbeTarget) bool { return p.Node == blind.Perigee.Node })
+	far, detour := map[string]time.Duration{}, map[string]string{}
+	for k, d := range []time.Duration{-1, 30 * time.Millisecond, 120 * time.Millisecond} {
+		o := offered[(i+k)%len(offered)]
+		far[string(o.Node)] = d
+		detour[o.Addresses[0]] = line(t, o.Addresses[0], d)
+	}
+	v := w.viewer(t)
+	measures(t, v, w.token, far, detour)
+	options, err := json.Marshal(w.options("xterm", nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := eval[site.Opened](t, v, fmt.Sprintf("site.open({...%s, probes: window.probes})", options))
+	if far[o.Node] != 30*time.Millisecond {
+		t.Errorf("the session runs on %s, %v away; blindly it was %s", o.Node, far[o.Node], blind.Perigee.Node)
+	}
+	sess, err := w.client.Session(t.Context(), api.SessionID(o.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ms := sess.Perigee.EstimateMS; ms == nil || *ms < 29 || *ms > 30+slackMS || sess.Perigee.Rank != 1 {
+		t.Errorf("its node is %v ms away by rank %d", ms, sess.Perigee.Rank)
+	}
+	eval[bool](t, v, "site.stream.disconnect().then(() => true)")
 }
 
 // measures probes until every node measures as far as it is; a busy test
