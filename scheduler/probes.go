@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"context"
 	"crypto/rand"
+	"maps"
 	"math"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/geo"
@@ -36,17 +39,13 @@ func (s *Server) Probes(_ context.Context, c api.Client, _ api.Grant) ([]api.Pro
 	if err := s.serving(); err != nil {
 		return nil, err
 	}
-	sites := s.probeSites(geo.VectorOf(c.Location), c.Location.RadiusKM)
-	want := api.ProbeTargets
-	if c.Location.Known && len(sites) > fewestProbes && sites[fewestProbes].leastMS() > sites[0].mostMS() {
-		want = fewestProbes
-	}
+	sites, want := s.probing.atlas(s).near(c.Location)
 	expires := s.now().Add(api.ProbeLife).Unix()
 	out := []api.ProbeTarget{}
 	for rank := range api.ProbeTargets {
 		for _, site := range sites {
 			n := site.nodes[rank]
-			if n == nil || len(out) == want || site.km >= 0 && rank >= sitePicks {
+			if n == nil || len(out) == want || site.location.Known && rank >= sitePicks {
 				continue
 			}
 			t := api.ProbeTicket{Node: n.ID, Expires: expires}
@@ -59,56 +58,12 @@ func (s *Server) Probes(_ context.Context, c api.Client, _ api.Grant) ([]api.Pro
 	return out, nil
 }
 
-// siteKey tells sites apart: a square of the map, else a region.
-type siteKey struct {
-	region   string
-	lat, lon float64
-}
-
-// probeSite is a place with its emptiest nodes.
+// probeSite is a place, or a region, with its emptiest nodes.
 type probeSite struct {
-	km    float64 // from the client; negative when unknown
-	errKM float64
-	home  bool // of the default region
-	nodes [api.ProbeTargets]*state.Node
-	free  [api.ProbeTargets]uint64 // macroblocks per second
-}
-
-func (p *probeSite) leastMS() float64 { ms, e := geo.Estimate(p.km, p.errKM); return ms - e }
-func (p *probeSite) mostMS() float64  { ms, e := geo.Estimate(p.km, p.errKM); return ms + e }
-
-// probeSites groups the nodes that can be measured by site, nearest first; by
-// region, the default one and then the emptiest first, where the client or the
-// node is nowhere known.
-func (s *Server) probeSites(client geo.Vector, radiusKM float64) []*probeSite {
-	sites := map[siteKey]*probeSite{}
-	now := s.cfg.Clock()
-	for n := range s.root().Nodes() {
-		if n.Drain || len(n.RelaySecret) == 0 || len(n.Relay) == 0 || !s.leases.alive(n, now, s.cfg.Lease) {
-			continue
-		}
-		if len(relayAddresses(n)) == 0 {
-			continue
-		}
-		km, key := client.KM(geo.VectorOf(n.Location)), siteKey{region: n.Region}
-		if km >= 0 {
-			key = siteKey{lat: math.Round(n.Location.Latitude / siteDegrees), lon: math.Round(n.Location.Longitude / siteDegrees)}
-		}
-		p := sites[key]
-		if p == nil {
-			p = &probeSite{km: km, errKM: radiusKM + n.Location.RadiusKM, home: n.Region == s.cfg.DefaultRegion}
-			sites[key] = p
-		}
-		p.offer(n, freeRoom(n))
-	}
-	out := make([]*probeSite, 0, len(sites))
-	for _, p := range sites {
-		out = append(out, p)
-	}
-	slices.SortFunc(out, func(a, b *probeSite) int {
-		return cmp.Or(cmp.Compare(a.order(), b.order()), cmp.Compare(b.free[0], a.free[0]), cmp.Compare(a.nodes[0].ID, b.nodes[0].ID))
-	})
-	return out
+	location api.Location // of one of them; unknown for a region
+	home     bool         // the default region
+	nodes    [api.ProbeTargets]*state.Node
+	free     [api.ProbeTargets]uint64 // macroblocks per second
 }
 
 // offer keeps a node when it is among the emptiest of its site.
@@ -124,17 +79,115 @@ func (p *probeSite) offer(n *state.Node, free uint64) {
 	}
 }
 
-// order is small for a site to be measured first: its distance, and behind all
-// known ones the default region before the others.
-func (p *probeSite) order() float64 {
-	switch {
-	case p.km >= 0:
-		return p.km
-	case p.home:
-		return math.MaxFloat64
-	default:
-		return math.Inf(1)
+// probeAtlas is the fleet as those see it who look for nodes to measure.
+type probeAtlas struct {
+	sites   []*probeSite // of known places
+	index   *geo.Index   // over sites
+	adrift  []*probeSite // regions of the nodes of unknown place
+	regions []*probeSite // of all nodes
+}
+
+// near gives the sites to measure, the likeliest first, and how many nodes.
+func (a *probeAtlas) near(client api.Location) ([]*probeSite, int) {
+	if !client.Known {
+		return a.regions, api.ProbeTargets
 	}
+	var out []*probeSite
+	var most float64 // ms that the nearest may at most be away
+	want := api.ProbeTargets
+	a.index.Nearest(geo.VectorOf(client), func(i int, km float64) bool {
+		ms, err := geo.Estimate(km, client.RadiusKM+a.sites[i].location.RadiusKM)
+		switch len(out) {
+		case 0:
+			most = ms + err
+		case fewestProbes:
+			if ms-err > most {
+				want = fewestProbes
+				return false
+			}
+		}
+		out = append(out, a.sites[i])
+		return len(out) < api.ProbeTargets
+	})
+	return append(out, a.adrift...), want
+}
+
+// siteKey tells sites apart: a square of the map, else a region.
+type siteKey struct {
+	region   string
+	lat, lon float64
+}
+
+// probing keeps the atlas for as long as building it took fifty times: probes
+// then cost two percent of a core at most, and those of a small fleet are never
+// older than a moment.
+type probing struct {
+	mu    sync.Mutex
+	known *probeAtlas
+	until time.Time
+}
+
+const atlasShare = 50
+
+func (p *probing) atlas(s *Server) *probeAtlas {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	began := s.cfg.Clock()
+	if p.known == nil || !began.Before(p.until) {
+		p.known = s.probeAtlas(began)
+		now := s.cfg.Clock()
+		p.until = now.Add(atlasShare * now.Sub(began))
+	}
+	return p.known
+}
+
+// probeAtlas groups the nodes that can be measured now.
+func (s *Server) probeAtlas(now time.Time) *probeAtlas {
+	var a probeAtlas
+	sites, adrift, regions := map[siteKey]*probeSite{}, map[siteKey]*probeSite{}, map[siteKey]*probeSite{}
+	put := func(into map[siteKey]*probeSite, key siteKey, n *state.Node, free uint64) {
+		p := into[key]
+		if p == nil {
+			p = &probeSite{home: n.Region == s.cfg.DefaultRegion}
+			if key.region == "" {
+				p.location = n.Location
+			}
+			into[key] = p
+		}
+		p.offer(n, free)
+	}
+	for n := range s.root().Nodes() {
+		if n.Drain || len(n.RelaySecret) == 0 || len(relayAddresses(n)) == 0 || !s.leases.alive(n, now, s.cfg.Lease) {
+			continue
+		}
+		free, region := freeRoom(n), siteKey{region: "region " + n.Region}
+		put(regions, region, n, free)
+		if l := n.Location; l.Known {
+			put(sites, siteKey{lat: math.Round(l.Latitude / siteDegrees), lon: math.Round(l.Longitude / siteDegrees)}, n, free)
+		} else {
+			put(adrift, region, n, free)
+		}
+	}
+	a.sites, a.adrift, a.regions = emptiest(sites), emptiest(adrift), emptiest(regions)
+	places := make([]geo.Vector, len(a.sites))
+	for i, p := range a.sites {
+		places[i] = geo.VectorOf(p.location)
+	}
+	a.index = geo.NewIndex(places)
+	return &a
+}
+
+// emptiest orders sites: the default region first, then those with most room.
+func emptiest(sites map[siteKey]*probeSite) []*probeSite {
+	return slices.SortedFunc(maps.Values(sites), func(a, b *probeSite) int {
+		if a.home != b.home {
+			if a.home {
+				return -1
+			}
+			return 1
+		}
+		return cmp.Or(cmp.Compare(b.free[0], a.free[0]), cmp.Compare(a.nodes[0].ID, b.nodes[0].ID))
+	})
 }
 
 // freeRoom is what the ledger has left on a node, macroblocks per second.

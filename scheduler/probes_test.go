@@ -3,6 +3,7 @@ package scheduler
 import (
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 )
@@ -105,6 +106,27 @@ func TestProbeTargetsCanBeMeasured(t *testing.T) {
 	}
 	if p.Password != api.ProbePassword([]byte("0123456789abcdef0123456789abcdef"), p.Ticket) {
 		t.Error("the node does not know the password")
+	}
+}
+
+// Building the atlas is bounded: it is kept for fifty times what it took.
+func TestProbeAtlasIsKept(t *testing.T) {
+	w := newWorld(t)
+	w.edge("one", 1)
+	now := time.Unix(1_800_000_000, 0)
+	took := 10 * time.Millisecond
+	s := &Server{cfg: w.s.cfg}
+	s.replica.Store(w.s.replica.Load())
+	s.cfg.Clock = func() time.Time { now = now.Add(took); return now }
+	first := s.probing.atlas(s)
+	took = 0
+	now = now.Add(atlasShare*10*time.Millisecond - time.Nanosecond)
+	if s.probing.atlas(s) != first {
+		t.Error("it was built again too soon")
+	}
+	now = now.Add(time.Nanosecond)
+	if s.probing.atlas(s) == first {
+		t.Error("it is never built again")
 	}
 }
 

@@ -25,17 +25,17 @@ const stopTimeout = 5 * time.Second
 // goroutine; before it is ready and after Run returned they answer
 // CodeUnavailable.
 type Server struct {
-	cfg      Config
-	replica  atomic.Pointer[replica]
-	term     atomic.Pointer[term] // nil while this replica does not lead
-	key      atomic.Pointer[ticketKey]
-	opened   sync.Once
-	ready    chan struct{} // closed when the state is complete and the keys are there
-	stopping chan struct{} // closed when Run begins to end
-	stopped  chan struct{} // closed when Run returns
-	fault    chan error    // what ends Run
-	calls    map[string]handler
-	peers    peers
+	cfg        Config
+	replica    atomic.Pointer[replica]
+	term       atomic.Pointer[term] // nil while this replica does not lead
+	key        atomic.Pointer[ticketKey]
+	opened     sync.Once
+	ready      chan struct{} // closed when the state is complete and the keys are there
+	stopping   chan struct{} // closed when Run begins to end
+	stopped    chan struct{} // closed when Run returns
+	fault      chan error    // what ends Run
+	calls      map[string]handler
+	peers      peers
 	registered bool // this replica's record was seen; of followUp alone
 
 	view     view
@@ -43,6 +43,7 @@ type Server struct {
 	dispatch dispatcher
 	demand   demand
 	ends     ends
+	probing  probing
 }
 
 // New makes a Server; Run starts it.
