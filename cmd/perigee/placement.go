@@ -1,0 +1,179 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/spf13/cobra"
+	"gopkg.in/yaml.v3"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/scheduler/place"
+)
+
+func sessionExplain(o *options) *cobra.Command {
+	return &cobra.Command{
+		Use:     "explain SESSION",
+		Short:   "Say why a session runs where it does",
+		Example: "  perigee session explain c25k8fh3pn6a8q46taug\n  perigee session explain c25k8fh3pn6a8q46taug --json >> requests.json",
+		Args:    exactly("the session's id"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			x, err := c.Placement(cmd.Context(), api.SessionID(args[0]))
+			if err != nil {
+				return err
+			}
+			return o.show(cmd, x, func(w io.Writer) error {
+				r := x.Request
+				where := "unknown"
+				if r.Client.Known {
+					where = fmt.Sprintf("%.2f,%.2f ±%.0f km (%s)", r.Client.Latitude, r.Client.Longitude, r.Client.RadiusKM, r.Client.Source)
+				}
+				if err := fields(w, "session", string(x.Session), "placed", when(x.At), "app", r.App, "region", r.Region,
+					"screen", fmt.Sprintf("%dx%d@%d", r.Screen.Width, r.Screen.Height, r.Screen.FPS), "codecs", fmt.Sprint(r.Codecs),
+					"client", where, "network", r.Network, "probes", fmt.Sprint(len(r.Probes)), "nodes", fmt.Sprint(x.Nodes)); err != nil {
+					return err
+				}
+				_, err := io.WriteString(w, "\n"+place.Table(x.Candidates))
+				return err
+			})
+		},
+	}
+}
+
+func newReplay(o *options) *cobra.Command {
+	var file string
+	var all bool
+	cmd := &cobra.Command{
+		Use:   "replay FILE --policy POLICY.yaml",
+		Short: "Show what another placement policy would have changed",
+		Long: `Place recorded requests again by another policy and show what would change.
+
+FILE holds what "perigee session explain --json" printed, one session or many
+behind one another; - reads it from the standard input. The policy is the
+"placement" of an application, in YAML or JSON; an empty file is none.`,
+		Example: "  perigee replay requests.json --policy other.yaml",
+		Args:    exactly("the file of recorded requests"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if file == "" {
+				return usagef("--policy is missing: name the file of the other policy")
+			}
+			policy, err := readPolicy(file)
+			if err != nil {
+				return err
+			}
+			recorded, err := readRecorded(args[0], cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			return o.replay(cmd, recorded, policy, all)
+		},
+	}
+	cmd.Flags().StringVar(&file, "policy", "", "file of the other policy")
+	cmd.Flags().BoolVar(&all, "all", false, "show the sessions that would not change, too")
+	return cmd
+}
+
+// replayLine is one session in the output of a replay.
+type replayLine struct {
+	Session api.SessionID          `json:"session"`
+	Changed bool                   `json:"changed"`
+	Was     api.ExplainedCandidate `json:"was"`
+	Now     api.ExplainedCandidate `json:"now"`
+}
+
+func (o *options) replay(cmd *cobra.Command, recorded []api.Explanation, policy *api.PlacementPolicy, all bool) error {
+	lines := []replayLine{}
+	var rows [][]string
+	changed := 0
+	for _, x := range recorded {
+		r := place.Replay(x, policy, place.Operator{})
+		if r.Changed() {
+			changed++
+		} else if !all {
+			continue
+		}
+		lines = append(lines, replayLine{x.Session, r.Changed(), r.Was, r.Now})
+		rows = append(rows, []string{string(x.Session), placedOn(r.Was), placedOn(r.Now)})
+	}
+	return o.show(cmd, lines, func(w io.Writer) error {
+		if len(rows) > 0 {
+			if err := table(w, "", []string{"SESSION", "WAS", "WOULD BE"}, rows); err != nil {
+				return err
+			}
+		}
+		_, err := fmt.Fprintf(w, "%d of %d sessions would change\n", changed, len(recorded))
+		return err
+	})
+}
+
+func placedOn(c api.ExplainedCandidate) string {
+	switch {
+	case c.Rank == 0 && c.Refusal != nil:
+		return "refused: " + c.Refusal.Detail
+	case c.Rank == 0:
+		return "refused"
+	case c.EstimateMS < 0:
+		return fmt.Sprintf("%s, %s@%d", c.Node, c.Codec, c.FPS)
+	default:
+		return fmt.Sprintf("%s, %.0f ms, %s@%d", c.Node, c.EstimateMS, c.Codec, c.FPS)
+	}
+}
+
+// readPolicy reads a policy strictly; an empty file is none.
+func readPolicy(file string) (*api.PlacementPolicy, error) {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("read --policy: %w", err)
+	}
+	var p api.PlacementPolicy
+	d := yaml.NewDecoder(bytes.NewReader(b))
+	d.KnownFields(true)
+	if err := d.Decode(&p); errors.Is(err, io.EOF) {
+		return nil, nil
+	} else if err != nil {
+		return nil, fmt.Errorf("read --policy %s: %w", file, err)
+	}
+	if err := p.Check(); err != nil {
+		return nil, fmt.Errorf("read --policy %s: %w", file, err)
+	}
+	return &p, nil
+}
+
+// maxRecorded bounds how many requests one replay reads.
+const maxRecorded = 100_000
+
+func readRecorded(file string, stdin io.Reader) ([]api.Explanation, error) {
+	in := stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, fmt.Errorf("read recorded requests: %w", err)
+		}
+		defer f.Close()
+		in = f
+	}
+	var out []api.Explanation
+	for d := json.NewDecoder(in); ; {
+		var x api.Explanation
+		err := d.Decode(&x)
+		switch {
+		case errors.Is(err, io.EOF):
+			return out, nil
+		case err != nil:
+			return nil, fmt.Errorf("read recorded request %d: %w", len(out)+1, err)
+		case x.Session == "" || len(x.Candidates) == 0:
+			return nil, fmt.Errorf("read recorded request %d: it is no explanation; record them by perigee session explain --json", len(out)+1)
+		case len(out) == maxRecorded:
+			return nil, fmt.Errorf("read recorded requests: more than %d", maxRecorded)
+		}
+		out = append(out, x)
+	}
+}
