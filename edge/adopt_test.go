@@ -119,8 +119,10 @@ func TestOfTwoGenerationsTheNewerIsAdopted(t *testing.T) {
 	}
 	w.begin()
 	until(t, "newer generation", 5*time.Second, func() bool {
-		r := w.bus.last(c.Session)
-		return r.Generation == 2 && r.Observed == api.ObservedRunning
+		// Not the last report: the older generation's end may come after it.
+		return w.bus.told(func(r api.Report) bool {
+			return r.Session == c.Session && r.Generation == 2 && r.Observed == api.ObservedRunning
+		})
 	})
 	until(t, "end of the older", 5*time.Second, func() bool {
 		_, err := os.Stat(string(w.cfg.Run.Session(c.Session, 1)))

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -106,6 +107,13 @@ func (b *fakeBus) last(id api.SessionID) (r api.Report) {
 		}
 	}
 	return r
+}
+
+// told says whether any acknowledged report is such.
+func (b *fakeBus) told(such func(api.Report) bool) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.ContainsFunc(b.reports, such)
 }
 
 // world is a node with a daemon that can be ended and started again.

@@ -127,3 +127,101 @@ func TestHandshakeRefuses(t *testing.T) {
 		_ = b.Close()
 	}
 }
+
+func TestHubTellsTheStateFirstAndEveryChangeAfter(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "h.sock")
+	state := func(pid int) Message { return Message{Kind: KindState, Instance: &InstanceState{PID: pid}} }
+	asked := make(chan Message, 1)
+	h, err := NewHub(path, state(1), func(m Message) { asked <- m })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.Lonely() == 0 {
+		t.Error("somebody is connected to a new hub")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	dial := func() *Conn {
+		t.Helper()
+		c, err := Dial(ctx, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	pid := func(c *Conn) int {
+		t.Helper()
+		m, err := c.Read()
+		if err != nil || m.Instance == nil {
+			t.Fatalf("read %+v, %v", m, err)
+		}
+		return m.Instance.PID
+	}
+	a := dial()
+	if got := pid(a); got != 1 {
+		t.Errorf("first told %d, want 1", got)
+	}
+	h.Tell(state(2))
+	if got := pid(a); got != 2 {
+		t.Errorf("then told %d, want 2", got)
+	}
+	b := dial()
+	if got := pid(b); got != 2 {
+		t.Errorf("a later daemon is told %d, want 2", got)
+	}
+	if h.Lonely() != 0 {
+		t.Error("nobody is connected to a hub of two")
+	}
+	if err := b.Send(Message{Kind: KindStop, Force: true}); err != nil {
+		t.Fatal(err)
+	}
+	if m := <-asked; m.Kind != KindStop || !m.Force {
+		t.Errorf("heard %+v", m)
+	}
+	h.Tell(state(3))
+	h.Close(time.Second)
+	if got := pid(a); got != 3 {
+		t.Errorf("the last state was %d, want 3: it is written before the end", got)
+	}
+	if _, err := a.Read(); err == nil {
+		t.Error("the connection goes on after the end")
+	}
+	if _, err := Dial(ctx, path); err == nil {
+		t.Error("a closed hub takes connections")
+	}
+}
+
+// A new daemon never misses a change that comes while it connects.
+func TestHubLosesNoChangeToWhoConnects(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "h.sock")
+	h, err := NewHub(path, Message{Kind: KindState, Instance: &InstanceState{}}, func(Message) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close(time.Second)
+	const last = 200
+	go func() {
+		for i := range last + 1 {
+			h.Tell(Message{Kind: KindState, Instance: &InstanceState{PID: i}})
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	for range 5 {
+		c, err := Dial(ctx, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for pid, before := -1, -1; pid < last; before = pid {
+			m, err := c.Read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if pid = m.Instance.PID; pid < before {
+				t.Fatalf("told %d after %d", pid, before)
+			}
+		}
+		_ = c.Close()
+	}
+}

@@ -76,7 +76,7 @@ type session struct {
 	spec       api.Spec
 
 	transport *rtc.Transport
-	hub       *hub
+	hub       *local.Hub
 	enc       *encoder
 	live      live // shared: where frames and input go
 	wg        sync.WaitGroup
@@ -193,10 +193,10 @@ func (s *session) run(ctx context.Context) error {
 		return err
 	}
 	var err error
-	if s.hub, err = newHub(s.dir, hubEvents{
-		message: func(m local.Message) { s.post(func() { s.message(m) }) },
-		hello:   s.hello,
-	}); err != nil {
+	first := s.state()
+	s.hub, err = local.NewHub(s.dir.StreamSocket(), local.Message{Kind: local.KindState, Stream: &first},
+		func(m local.Message) { s.post(func() { s.message(m) }) })
+	if err != nil {
 		return err
 	}
 	// The encode process starts with us: its sound takes longest to come up.
@@ -248,7 +248,7 @@ func (s *session) end(context.Context) {
 		s.dismiss(v, "the session has ended")
 	}
 	s.transmit(time.Now())
-	s.hub.close(farewell)
+	s.hub.Close(farewell)
 	s.wg.Wait()
 	s.live.input.Store(nil)
 }
@@ -267,18 +267,6 @@ func (s *session) message(m local.Message) {
 		if m.Signal != nil {
 			s.signal(*m.Signal)
 		}
-	}
-}
-
-// hello is what a daemon that has just connected is told.
-func (s *session) hello() local.Message {
-	done := make(chan local.StreamState, 1)
-	s.post(func() { done <- s.state() })
-	select {
-	case st := <-done:
-		return local.Message{Kind: local.KindState, Stream: &st}
-	case <-time.After(time.Second):
-		return local.Message{Kind: local.KindState, Stream: &local.StreamState{PID: os.Getpid()}}
 	}
 }
 
@@ -362,7 +350,7 @@ func (s *session) tell(now time.Time) {
 		st.RoundTripMS = v.roundTrip
 	}
 	s.told, s.toldAt = st, now
-	s.hub.broadcast(local.Message{Kind: local.KindState, Stream: &st})
+	s.hub.Tell(local.Message{Kind: local.KindState, Stream: &st})
 }
 
 // orphaned ends the process when its folder is gone or nobody wants it.
@@ -376,7 +364,7 @@ func (s *session) orphaned(now time.Time) {
 		s.stop(errStopped)
 		return
 	}
-	if s.hub.count() > 0 || s.current != nil && s.current.connected {
+	if s.hub.Lonely() == 0 || s.current != nil && s.current.connected {
 		s.aloneAt = now
 		return
 	}

@@ -352,5 +352,5 @@ func (s *session) patience(v *viewer, now time.Time) {
 }
 
 func (s *session) send(sig api.Signal) {
-	s.hub.broadcast(local.Message{Kind: local.KindSignal, Signal: &sig})
+	s.hub.Broadcast(local.Message{Kind: local.KindSignal, Signal: &sig})
 }
