@@ -137,3 +137,21 @@ func TestMeasuredRoundTripsAreNeeded(t *testing.T) {
 		t.Errorf("got %+v, %v", need, err)
 	}
 }
+
+func TestEveryReplicaOffersAndTakesProbes(t *testing.T) {
+	c := newCluster(t, 3)
+	w := c.world(c.follower())
+	w.app()
+	e := w.edge("one", 100)
+	for i := range c.members {
+		o := c.world(i)
+		o.eventually("the node is offered", func() bool {
+			names, _ := o.probes(api.Location{})
+			return slices.Equal(names, []string{"one"})
+		})
+	}
+	a := w.mustCreate(func(r *api.CreateRequest) { r.Probes = []api.Probe{{Node: e.node.ID, RoundTripMS: 12}} })
+	if p := a.Session.Placement; p.Source != "probe" || p.EstimateMS != 12 {
+		t.Errorf("placed by %+v", p)
+	}
+}
