@@ -18,7 +18,7 @@ import (
 
 const probedNode = "0123456789abcdef"
 
-// ticket gives a ticket's text for a node, and its password under a secret.
+// probeTicket gives a ticket's text for a node, and its password under a secret.
 func probeTicket(secret []byte, nonce byte, expires time.Time) (text, password string) {
 	t := api.ProbeTicket{Node: probedNode, Nonce: [api.ProbeNonce]byte{nonce}, Expires: expires.Unix()}
 	return t.Text(), api.ProbePassword(secret, t.Text())
@@ -125,8 +125,8 @@ func TestProbeWithoutTicketIsSilent(t *testing.T) {
 // A whole ICE agent measures the relay as a browser does.
 func TestProbeByICEAgent(t *testing.T) {
 	r := start(t)
-	agent, err := ice.NewAgent(&ice.AgentConfig{NetworkTypes: []ice.NetworkType{ice.NetworkTypeUDP4}, IncludeLoopback: true,
-		CandidateTypes: []ice.CandidateType{ice.CandidateTypeHost}, MulticastDNSMode: ice.MulticastDNSModeDisabled})
+	agent, err := ice.NewAgentWithOptions(ice.WithNetworkTypes([]ice.NetworkType{ice.NetworkTypeUDP4}), ice.WithIncludeLoopback(),
+		ice.WithCandidateTypes([]ice.CandidateType{ice.CandidateTypeHost}), ice.WithMulticastDNSMode(ice.MulticastDNSModeDisabled))
 	if err != nil {
 		t.Fatal(err)
 	}
