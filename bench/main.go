@@ -30,6 +30,8 @@ func measurements() []measurement {
 		{"stream_start", streamStart},
 		{"stream_cost", streamCost},
 		{"cpu_ratio", cpuRatio},
+		{"scheduler_placement", schedulerPlacement},
+		{"fleet_model", fleetModel},
 	}
 }
 

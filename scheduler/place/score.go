@@ -1,6 +1,7 @@
 package place
 
 import (
+	"math"
 	"slices"
 	"strings"
 
@@ -34,8 +35,17 @@ type estimate struct {
 // access line.
 const probeErrorMS = 2
 
+const (
+	// lineMost bounds in ms what is taken for the access line while few nodes are
+	// measured: the rest may be a detour to just these, and another node is worth
+	// a try.
+	lineMost = 15
+	// lineSure is how many nodes tell the access line from detours.
+	lineSure = 3
+)
+
 // learn takes in what is measured: the client's probes, then the atlas. How much
-// longer they are than the distance says is the client's access line, which
+// longer they all are than the distance says is the client's access line, which
 // estimates by distance alone leave out.
 func (s *search) learn(q *Query) {
 	for _, p := range q.Need.Probes {
@@ -45,17 +55,37 @@ func (s *search) learn(q *Query) {
 		}
 		s.know(p.Node, k)
 	}
-	var sum float64
-	n := s.offsetOf(fromProbe, &sum)
+	n := s.accessLine(fromProbe)
 	for _, l := range q.Learned {
 		s.know(l.Node, known{source: fromAtlas, samples: int32(min(l.Samples, 1<<20)), ms: l.MS, err: l.ErrorMS})
 	}
 	if n == 0 {
-		n = s.offsetOf(fromAtlas, &sum)
+		s.accessLine(fromAtlas)
 	}
-	if n > 0 {
-		s.offset = max(sum/float64(n), 0)
+}
+
+// accessLine estimates the access line by the nodes that one source measured, and
+// gives how many there are.
+func (s *search) accessLine(from source) (n int) {
+	least := math.Inf(1)
+	for k := range s.known[:s.measure] {
+		if s.known[k].source != from {
+			continue
+		}
+		if km := s.km(s.known[k].host); km >= 0 {
+			ms, _ := geo.Estimate(km, 0)
+			least = min(least, s.known[k].ms-ms)
+			n++
+		}
 	}
+	switch {
+	case n == 0:
+		return 0
+	case n < lineSure:
+		least = min(least, lineMost)
+	}
+	s.offset = max(least, 0)
+	return n
 }
 
 func (s *search) know(node api.NodeID, k known) {
@@ -66,20 +96,6 @@ func (s *search) know(node api.NodeID, k known) {
 	k.host = i
 	s.known[s.measure] = k
 	s.measure++
-}
-
-func (s *search) offsetOf(from source, sum *float64) (n int) {
-	for k := range s.known[:s.measure] {
-		if s.known[k].source != from {
-			continue
-		}
-		if km := s.km(s.known[k].host); km >= 0 {
-			ms, _ := geo.Estimate(km, 0)
-			*sum += s.known[k].ms - ms
-			n++
-		}
-	}
-	return n
 }
 
 func (s *search) measured(i int32) bool {

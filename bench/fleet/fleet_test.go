@@ -1,0 +1,81 @@
+package fleet
+
+import (
+	"math"
+	"reflect"
+	"testing"
+	"time"
+)
+
+func small(k Knowledge) Config {
+	return Config{Seed: 7, Knowledge: k, Sites: 60, PerSite: 2, Streams: 8, Networks: 150, Sessions: 6000, Span: 24 * time.Hour, Flash: 10}
+}
+
+// TestKnowledgeBringsSessionsNearer runs one small world three times: the more
+// is known, the less is lost against an oracle. No capacity is given twice, no
+// session lost.
+func TestKnowledgeBringsSessionsNearer(t *testing.T) {
+	var p95 [3]float64
+	for k := GeoIP; k <= Probed; k++ {
+		r, err := Run(small(k))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p95[k] = r.Regret(0.95)
+		t.Logf("knowledge %d: %d placed, %d refused, regret p50 %.1f p95 %.1f ms, round trip p50 %.0f p95 %.0f ms",
+			k, r.Placed, r.Refused, r.Regret(0.5), p95[k], r.TripP50, r.TripP95)
+		if r.DoubleReservations != 0 || r.Lost != 0 || r.Placed < 5000 {
+			t.Errorf("knowledge %d: %d placed, %d double reservations, %d lost", k, r.Placed, r.DoubleReservations, r.Lost)
+		}
+		if r.Regrets[0] < 0 {
+			t.Errorf("knowledge %d: somebody did better than the oracle by %v ms", k, -r.Regrets[0])
+		}
+	}
+	if !(p95[Probed] < p95[Atlas] && p95[Atlas] < p95[GeoIP]) {
+		t.Errorf("p95 of the regret by knowledge: %v", p95)
+	}
+}
+
+func TestTheSameSeedGivesTheSameWorld(t *testing.T) {
+	c := small(Probed)
+	c.Sessions = 1000
+	a, err := Run(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := Run(c)
+	if err != nil || !reflect.DeepEqual(a, b) {
+		t.Errorf("two runs of one seed differ: %v", err)
+	}
+	c.Seed++
+	if b, err = Run(c); err != nil || reflect.DeepEqual(a, b) {
+		t.Errorf("two seeds give one world: %v", err)
+	}
+}
+
+// TestBlockingIsErlangB compares the share turned away with the formula.
+func TestBlockingIsErlangB(t *testing.T) {
+	for load, want := range map[float64]float64{0.5: 1.0 / 3, 10: 10.0 / 11} {
+		if got := ErlangB(load, 1); math.Abs(got-want) > 1e-3 {
+			t.Errorf("one server, %v erlangs: %v, want %v", load, got, want)
+		}
+	}
+	got, r, err := Blocking(3, 40, 20_000, 40)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := ErlangB(40, 40); math.Abs(got-want) > 0.02 || r.DoubleReservations != 0 {
+		t.Errorf("40 erlangs on 40 servers: %.3f turned away, want %.3f; %d double reservations", got, want, r.DoubleReservations)
+	}
+}
+
+// TestHerdTakesNothingTwice sends more at once than there is room for.
+func TestHerdTakesNothingTwice(t *testing.T) {
+	r, err := Herd(1, 100, 10, 1200)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Placed != 1000 || r.Double != 0 || r.Refused == 0 {
+		t.Errorf("a herd of 1200 on 1000 streams: %+v", r)
+	}
+}
