@@ -1,7 +1,6 @@
 package instance
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -179,17 +178,6 @@ func TestCleanTouchesOnlyItsOwn(t *testing.T) {
 	}
 	if _, err := os.Stat(fmt.Sprintf(lockPattern, n)); err == nil {
 		t.Error("the lock of a dead shim is left")
-	}
-}
-
-func TestAuthority(t *testing.T) {
-	cookie := bytes.Repeat([]byte{7}, 16)
-	want := "\xff\xff" + "\x00\x00" + "\x00\x00" + "\x00\x12MIT-MAGIC-COOKIE-1" + "\x00\x10" + string(cookie)
-	if got := string(authority(cookie)); got != want {
-		t.Errorf("file is %q", got)
-	}
-	if s := connectionSetup(cookie); len(s) != 12+20+16 || s[0] != 'l' || s[6] != 18 || s[8] != 16 {
-		t.Errorf("setup is %q", s)
 	}
 }
 

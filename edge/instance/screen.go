@@ -1,7 +1,6 @@
 package instance
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -15,6 +14,7 @@ import (
 	"github.com/jezek/xgb/xproto"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/media/xauth"
 )
 
 // xTimeout bounds one round of questions to the X server.
@@ -48,21 +48,12 @@ func (l *xLink) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// connectionSetup is the first message of a client (X protocol, Connection Setup).
-func connectionSetup(cookie []byte) []byte {
-	pad := func(b []byte) []byte { return append(b, make([]byte, -len(b)&3)...) }
-	b := []byte{'l', 0, 11, 0, 0, 0}
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(cookieName)))
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(cookie)))
-	return pad(append(pad(append(append(b, 0, 0), cookieName...)), cookie...))
-}
-
 func dialX(socket string, cookie []byte) (*control, error) {
 	c, err := net.DialTimeout("unix", socket, xTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the X server: %w", err)
 	}
-	l := &xLink{Conn: c, setup: connectionSetup(cookie)}
+	l := &xLink{Conn: c, setup: xauth.Setup(cookie)}
 	_ = c.SetDeadline(time.Now().Add(xTimeout)) // it fails on a closed socket only
 	x, err := xgb.NewConnNet(l)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/big"
@@ -20,13 +19,11 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/local"
+	"github.com/perigee-cloud/perigee/media/xauth"
 )
 
 const (
-	socketFolder = "/tmp/.X11-unix"
-	lockPattern  = "/tmp/.X%d-lock"
-	cookieName   = "MIT-MAGIC-COOKIE-1"
-	familyWild   = 0xffff // Xauthority: for any address
+	lockPattern = "/tmp/.X%d-lock"
 
 	// Displays are drawn from this range: below it are people's own servers.
 	firstDisplay = 100
@@ -50,7 +47,7 @@ type xserver struct {
 func (x *xserver) display() string { return ":" + strconv.Itoa(x.number) }
 
 func socketOf(number int) string {
-	return filepath.Join(socketFolder, "X"+strconv.Itoa(number))
+	return filepath.Join(xauth.SocketFolder, "X"+strconv.Itoa(number))
 }
 
 // startX starts Xvfb, waits until it answers and sets the size.
@@ -63,14 +60,14 @@ func startX(ctx context.Context, l *launcher, st *stage, dir local.Session, g *g
 	if _, err := rand.Read(x.cookie); err != nil {
 		return nil, fmt.Errorf("make X cookie: %w", err)
 	}
-	file := authority(x.cookie)
+	file := xauth.File(x.cookie)
 	if err := os.WriteFile(x.xauth, file, 0o600); err != nil {
 		return nil, fmt.Errorf("write X cookie: %w", err)
 	}
 	if x.staged, err = st.write("xauth", file, 0o600); err != nil {
 		return nil, err
 	}
-	if err := makeSocketFolder(socketFolder); err != nil {
+	if err := makeSocketFolder(xauth.SocketFolder); err != nil {
 		return nil, err
 	}
 	if x.number, err = takeDisplay(); err != nil {
@@ -160,15 +157,6 @@ func makeSocketFolder(path string) error {
 		return fmt.Errorf("%s must be a folder of root's: remove it", path)
 	}
 	return nil
-}
-
-// authority makes an Xauthority file that fits any address and display.
-func authority(cookie []byte) []byte {
-	b := binary.BigEndian.AppendUint16(nil, familyWild)
-	for _, f := range [][]byte{nil, nil, []byte(cookieName), cookie} {
-		b = append(binary.BigEndian.AppendUint16(b, uint16(len(f))), f...)
-	}
-	return b
 }
 
 // takeDisplay reserves a display number by X's own lock file, which Xvfb does

@@ -3,19 +3,15 @@ package capture
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
-	"errors"
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/perigee-cloud/perigee/media/xauth"
 )
 
 // link is the socket to an X server as xgb wants it, with two things that xgb
@@ -32,19 +28,16 @@ type link struct {
 	fds     []int  // one for each AttachFd request to come, oldest first
 }
 
-const (
-	socketFolder   = "/tmp/.X11-unix"
-	cookieName     = "MIT-MAGIC-COOKIE-1"
-	attachFdOpcode = 6 // MIT-SHM minor opcode of ShmAttachFd
-)
+// attachFdOpcode is MIT-SHM's minor opcode of ShmAttachFd.
+const attachFdOpcode = 6
 
 // dial connects to a display: ":7", or the path of the server's socket.
-func dial(ctx context.Context, display, xauth string) (*link, error) {
-	path, number, err := socketPath(display)
+func dial(ctx context.Context, display, authority string) (*link, error) {
+	path, number, err := xauth.Socket(display)
 	if err != nil {
 		return nil, err
 	}
-	setup, err := connectionSetup(xauth, number)
+	setup, err := xauth.SetupFrom(authority, number)
 	if err != nil {
 		return nil, err
 	}
@@ -53,78 +46,6 @@ func dial(ctx context.Context, display, xauth string) (*link, error) {
 		return nil, fmt.Errorf("connect to X display %s: %w", display, err)
 	}
 	return &link{UnixConn: c.(*net.UnixConn), r: bufio.NewReaderSize(c, 8<<10), setup: setup}, nil
-}
-
-// ErrDisplay says that a display's name cannot be used; no retry heals it.
-var ErrDisplay = errors.New("not a local X display such as \":7\" or the path of its socket")
-
-// socketPath gives the unix socket and the number of a display.
-func socketPath(display string) (path, number string, err error) {
-	if filepath.IsAbs(display) && !strings.Contains(display, ":") {
-		return display, strings.TrimLeft(filepath.Base(display), "X"), nil
-	}
-	host, number, ok := strings.Cut(display, ":")
-	number, _, _ = strings.Cut(number, ".") // the screen: Xvfb has one
-	n, convErr := strconv.ParseUint(number, 10, 16)
-	if !ok || convErr != nil || host != "" && host != "unix" {
-		return "", "", fmt.Errorf("display %q: %w", display, ErrDisplay)
-	}
-	number = strconv.FormatUint(n, 10)
-	return filepath.Join(socketFolder, "X"+number), number, nil
-}
-
-// connectionSetup builds the first bytes a client sends (X protocol, Encoding,
-// Connection Setup), with the display's cookie if there is a cookie file.
-func connectionSetup(xauth, number string) ([]byte, error) {
-	var name string
-	var cookie []byte
-	if xauth != "" {
-		f, err := os.ReadFile(xauth)
-		if err != nil {
-			return nil, fmt.Errorf("read X cookie: %w", err)
-		}
-		if cookie = findCookie(f, number); cookie == nil {
-			return nil, fmt.Errorf("read X cookie: %s has no %s for display %s", xauth, cookieName, number)
-		}
-		name = cookieName
-	}
-	pad := func(b []byte) []byte { return append(b, make([]byte, -len(b)&3)...) }
-	b := []byte{'l', 0, 11, 0, 0, 0} // little endian, version 11.0
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(name)))
-	b = binary.LittleEndian.AppendUint16(b, uint16(len(cookie)))
-	b = append(b, 0, 0)
-	return pad(append(pad(append(b, name...)), cookie...)), nil
-}
-
-// findCookie reads an Xauthority file: records of a 16-bit big-endian family
-// and four counted strings (address, display number, name, data).
-func findCookie(b []byte, number string) []byte {
-	field := func() ([]byte, bool) {
-		if len(b) < 2 {
-			return nil, false
-		}
-		n := int(binary.BigEndian.Uint16(b))
-		if len(b) < 2+n {
-			return nil, false
-		}
-		f := b[2 : 2+n]
-		b = b[2+n:]
-		return f, true
-	}
-	for len(b) >= 2 {
-		b = b[2:]
-		var f [4][]byte
-		for i := range f {
-			var ok bool
-			if f[i], ok = field(); !ok {
-				return nil
-			}
-		}
-		if string(f[2]) == cookieName && (len(f[1]) == 0 || string(f[1]) == number) {
-			return f[3]
-		}
-	}
-	return nil
 }
 
 // expectFd says that MIT-SHM has this major opcode and that the next AttachFd

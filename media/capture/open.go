@@ -12,6 +12,8 @@ import (
 	"github.com/jezek/xgb/shm"
 	"github.com/jezek/xgb/xfixes"
 	"github.com/jezek/xgb/xproto"
+
+	"github.com/perigee-cloud/perigee/media/xauth"
 )
 
 // Open connects to the display, trying again until ctx ends while the server
@@ -22,7 +24,7 @@ func Open(ctx context.Context, cfg Config) (*Screen, error) {
 	}
 	for {
 		s, err := open(ctx, cfg)
-		if err == nil || errors.Is(err, ErrDisplay) || errors.Is(err, errUnfit) {
+		if err == nil || errors.Is(err, xauth.ErrDisplay) || errors.Is(err, errUnfit) {
 			return s, err
 		}
 		select {

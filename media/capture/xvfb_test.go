@@ -15,6 +15,8 @@ import (
 
 	"github.com/jezek/xgb"
 	"github.com/jezek/xgb/xproto"
+
+	"github.com/perigee-cloud/perigee/media/xauth"
 )
 
 func TestMain(m *testing.M) {
@@ -164,10 +166,7 @@ func (p Picture) at(x, y int) uint32 {
 // writeCookie makes an Xauthority file with one cookie for any display.
 func writeCookie(t *testing.T, cookie string) string {
 	t.Helper()
-	b := []byte{0xff, 0xff} // FamilyWild
-	for _, f := range []string{"", "", cookieName, cookie} {
-		b = append(binary.BigEndian.AppendUint16(b, uint16(len(f))), f...)
-	}
+	b := xauth.File([]byte(cookie))
 	path := filepath.Join(t.TempDir(), "xauth")
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		t.Fatal(err)

@@ -2,7 +2,6 @@ package input
 
 import (
 	"bufio"
-	"encoding/binary"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,6 +17,7 @@ import (
 	"github.com/jezek/xgb/xproto"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/media/xauth"
 )
 
 func TestMain(m *testing.M) {
@@ -330,10 +330,7 @@ func TestUnknownAndMalformed(t *testing.T) {
 }
 
 func TestCookie(t *testing.T) {
-	b := []byte{0xff, 0xff} // any address
-	for _, f := range []string{"", "", cookieName, "0123456789abcdef"} {
-		b = append(binary.BigEndian.AppendUint16(b, uint16(len(f))), f...)
-	}
+	b := xauth.File([]byte("0123456789abcdef"))
 	auth := filepath.Join(t.TempDir(), "xauth")
 	if err := os.WriteFile(auth, b, 0o600); err != nil {
 		t.Fatal(err)
