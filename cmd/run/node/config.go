@@ -27,6 +27,7 @@ type Config struct {
 	Name         string   // "" = the host's name
 	Region       string
 	Location     string   // "latitude,longitude"; "" = where its public address is
+	Labels       []string // "key=value" each, which placement policies name
 	Advertise    []string // public addresses; empty = the one the schedulers saw
 	MediaPorts   string   // "40000-40999"; "0" = any free one
 	RelayListen  string   // host:port of TURN and STUN, UDP and TCP; port 0 takes a free one
@@ -60,6 +61,9 @@ func (c Config) check() (Config, error) {
 	if c.Region == "" {
 		c.Region = defaultRegion
 	}
+	if _, err := c.labels(); err != nil {
+		return c, err
+	}
 	for _, a := range c.Advertise {
 		if _, err := netip.ParseAddr(a); err != nil {
 			return c, api.Invalidf("--advertise", "%q is not an IP address", a)
@@ -88,6 +92,28 @@ func (c Config) location() (api.Location, error) {
 		return api.Location{}, api.Invalidf("--location", "%q is not latitude,longitude in degrees, for example 48.86,2.35", c.Location)
 	}
 	return api.Location{Latitude: lat, Longitude: lon, Known: true, Source: "operator"}, nil
+}
+
+// labels reads the node's own marks; nil when it has none.
+func (c Config) labels() (map[string]string, error) {
+	var out map[string]string
+	for _, l := range c.Labels {
+		k, v, err := api.ParseLabel(l)
+		if err != nil {
+			return nil, api.Invalidf("--label", "%q must be key=value, each 1 to 64 characters of [a-zA-Z0-9._/-]", l)
+		}
+		if _, twice := out[k]; twice {
+			return nil, api.Invalidf("--label", "%q is given twice: a node has one value for each key", k)
+		}
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[k] = v
+	}
+	if len(out) > api.MaxLabels {
+		return nil, api.Invalidf("--label", "at most %d, got %d", api.MaxLabels, len(out))
+	}
+	return out, nil
 }
 
 // pools says what the node can encode. Software only, until certificates

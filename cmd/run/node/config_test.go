@@ -17,6 +17,7 @@ func TestCheckNamesTheFlag(t *testing.T) {
 		"--data":          func(c *Config) { c.Data = "" },
 		"--join":          func(c *Config) { c.Join = nil },
 		"--advertise":     func(c *Config) { c.Advertise = []string{"example.com"} },
+		"--label":         func(c *Config) { c.Labels = []string{"tier=gold", "tier=silver"} },
 		"--media-ports":   func(c *Config) { c.MediaPorts = "9-8" },
 		"--relay-listen":  func(c *Config) { c.RelayListen = "3478" },
 		"--gossip-listen": func(c *Config) { c.GossipListen = "" },
@@ -39,6 +40,18 @@ func TestLocation(t *testing.T) {
 	for _, bad := range []string{"48", "91,0", "0,181", "a,b", "NaN,0"} {
 		if _, err := (Config{Location: bad}).location(); err == nil {
 			t.Errorf("%q passes as a place", bad)
+		}
+	}
+}
+
+func TestLabels(t *testing.T) {
+	l, err := Config{Labels: []string{"tier=gold", "rack=a/3"}}.labels()
+	if err != nil || len(l) != 2 || l["tier"] != "gold" || l["rack"] != "a/3" {
+		t.Errorf("got %+v, %v", l, err)
+	}
+	for _, bad := range []string{"gold", "=x", "x=", "a b=c", "k=v=w"} {
+		if _, err := (Config{Labels: []string{bad}}).labels(); err == nil {
+			t.Errorf("%q passes as a label", bad)
 		}
 	}
 }

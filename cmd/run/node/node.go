@@ -151,8 +151,12 @@ func describe(cfg Config, relay string) (api.Node, error) {
 	if err != nil {
 		return api.Node{}, api.Invalidf("--relay-listen", "%q has no port number", relay)
 	}
+	labels, err := cfg.labels()
+	if err != nil {
+		return api.Node{}, err
+	}
 	return api.Node{
-		Name: cfg.Name, Region: cfg.Region, Location: where, Addresses: cfg.Advertise,
+		Name: cfg.Name, Region: cfg.Region, Labels: labels, Location: where, Addresses: cfg.Advertise,
 		RelayPort: port, Relay: relayURLs(cfg.Advertise, text), Pools: cfg.pools(), Version: cfg.Version,
 	}, nil
 }
