@@ -78,10 +78,18 @@ func (s *Server) RestoreSnapshot(ctx context.Context, from io.Reader) error {
 	return nil
 }
 
-// restore replaces the state. The members stay those of this cluster, and
-// describe themselves anew.
+// restore replaces the state. The members stay those of this cluster.
 func (s *Server) restore(b []byte) error {
 	r := s.replica.Load()
+	saved, err := state.Read(bytes.NewReader(b))
+	if err != nil {
+		return &api.Error{Code: api.CodeInvalid, Message: "this is no snapshot that this program reads", Err: err}
+	}
+	var whole bytes.Buffer
+	if _, err := saved.WithReplicasOf(s.root()).WriteTo(&whole); err != nil {
+		return err
+	}
+	b = whole.Bytes()
 	meta := &raft.SnapshotMeta{Version: raft.SnapshotVersionMax, Size: int64(len(b)), Index: r.raft.LastIndex(), Term: r.raft.CurrentTerm()}
 	if err := r.raft.Restore(meta, bytes.NewReader(b), restoreTimeout); err != nil {
 		return &api.Error{Code: api.CodeUnavailable, Message: "the snapshot could not be restored", Err: err}

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 
@@ -174,21 +176,37 @@ func (s *Server) describe(r *replica) api.Replica {
 	return d
 }
 
-// Members gives what is known of the replicas, this one included: those of the
-// state, before there is one those that were met.
+// Members gives what is known of the replicas, this one included: what the
+// state says of the cluster's members, or what they said when they were met.
 func (s *Server) Members() []api.Replica {
 	r := s.replica.Load()
-	if r == nil {
+	if r == nil || r.raft == nil {
 		return nil
 	}
-	out := s.root().Replicas()
-	if len(out) > 0 {
-		return out
-	}
 	s.peers.mu.Lock()
-	defer s.peers.mu.Unlock()
-	for _, m := range s.peers.met {
-		out = append(out, m)
+	met := maps.Clone(s.peers.met)
+	s.peers.mu.Unlock()
+	members := r.configuration()
+	if len(members) == 0 {
+		return slices.Collect(maps.Values(met))
+	}
+	var out []api.Replica
+	for _, m := range members {
+		d, ok := s.root().Replica(string(m.ID))
+		if !ok {
+			d, ok = met[string(m.ID)]
+		}
+		if ok {
+			out = append(out, d)
+		}
 	}
 	return out
+}
+
+// ID is this replica's name in the cluster; "" before Run.
+func (s *Server) ID() string {
+	if r := s.replica.Load(); r != nil {
+		return string(r.id)
+	}
+	return ""
 }

@@ -304,7 +304,7 @@ func TestEveryCommandHasAnExample(t *testing.T) {
 			}
 		}
 	}
-	walk(newRoot(newScheduler(), newDev()))
+	walk(newRoot(newScheduler, newDev))
 	if commands < 24 {
 		t.Errorf("found %d commands only", commands)
 	}

@@ -39,7 +39,7 @@ type dev struct {
 }
 
 // newDev is `perigee dev`.
-func newDev() *cobra.Command {
+func newDev(*options) *cobra.Command {
 	var d dev
 	cmd := &cobra.Command{
 		Use:   "dev",

@@ -18,7 +18,7 @@ const (
 
 // run executes one command line and gives the exit status.
 func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) int {
-	root := newRoot(newScheduler(), newDev())
+	root := newRoot(newScheduler, newDev)
 	root.SetArgs(args)
 	root.SetIn(in)
 	root.SetOut(out)

@@ -20,7 +20,7 @@ type options struct {
 const defaultData = "/var/lib/perigee"
 
 // newRoot builds the command line; extra commands are those that run servers.
-func newRoot(extra ...*cobra.Command) *cobra.Command {
+func newRoot(extra ...func(*options) *cobra.Command) *cobra.Command {
 	var o options
 	root := &cobra.Command{
 		Use:   "perigee",
@@ -44,8 +44,10 @@ root and the scheduler's own user may use, or with --url and --token to its API.
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newAccount(&o), newApp(&o), newSession(&o), newNode(&o), newReplay(&o), newVersion(&o))
-	root.AddCommand(extra...)
+	root.AddCommand(newAccount(&o), newApp(&o), newSession(&o), newNode(&o), newReplay(&o), newSnapshot(&o), newVersion(&o))
+	for _, add := range extra {
+		root.AddCommand(add(&o))
+	}
 	return root
 }
 

@@ -15,7 +15,14 @@ import (
 )
 
 // newScheduler is `perigee scheduler`: one replica with its gateway and NATS.
-func newScheduler() *cobra.Command {
+func newScheduler(o *options) *cobra.Command {
+	cmd := runScheduler()
+	cmd.AddCommand(joinScheduler(o), membersCommand(o), leaveCommand(o), transferCommand(o))
+	return cmd
+}
+
+// runScheduler runs one replica.
+func runScheduler() *cobra.Command {
 	var cfg control.Config
 	var level string
 	cmd := &cobra.Command{
@@ -29,12 +36,18 @@ func newScheduler() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			cfg.Log, cfg.Version = log, version()
+			cfg.Log, cfg.Version, cfg.JoinToken = log, version(), os.Getenv("PERIGEE_TOKEN")
 			ctx, stop := interruptible(cmd.Context())
 			defer stop()
 			return control.Run(ctx, cfg)
 		},
 	}
+	schedulerFlags(cmd, &cfg, &level)
+	return cmd
+}
+
+// schedulerFlags are those of a replica, however it becomes a member.
+func schedulerFlags(cmd *cobra.Command, cfg *control.Config, level *string) {
 	f := cmd.Flags()
 	f.StringVar(&cfg.Data, "data", "/var/lib/perigee", "directory of the replica's state")
 	f.StringVar(&cfg.Listen, "listen", ":8080", "address of the HTTP API and the player")
@@ -51,8 +64,18 @@ func newScheduler() *cobra.Command {
 	f.StringVar(&cfg.Networks, "networks", "", "your own table of networks and places")
 	f.DurationVar(&cfg.Heartbeat, "heartbeat", time.Second, "how often an edge reports")
 	f.DurationVar(&cfg.Lease, "lease", 6*time.Second, "how long a silent edge counts as alive")
-	f.StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	return cmd
+	f.StringVar(&cfg.RaftListen, "raft-listen", "", "address for the other replicas, for example 10.0.0.1:7000 (default: there are none)")
+	f.StringVar(&cfg.RaftAdvertise, "raft-advertise", "", "address at which they reach it (default: --raft-listen)")
+	f.StringVar(&cfg.NATSCluster, "nats-cluster-listen", "", "address for their NATS (default: port 6222 beside --raft-listen)")
+	f.StringVar(&cfg.Profile, "profile", "site", "timers between replicas: site, or wan for replicas in several regions")
+	f.IntVar(&cfg.Expect, "bootstrap-expect", 0, "how many new replicas found the cluster together; 3 or 5")
+	f.StringSliceVar(&cfg.Peers, "peer", nil, "--raft-listen address of another replica; repeat for each")
+	f.StringSliceVar(&cfg.Join, "join", nil, "base URL of a member's API that lets this new replica in; with a token of the right admin in PERIGEE_TOKEN")
+	f.DurationVar(&cfg.Settle, "settle", 10*time.Second, "how long a new replica keeps up before its vote counts")
+	f.StringVar(&cfg.TLSCert, "tls-cert", "", "certificate shown to other replicas, PEM; read again when it changes")
+	f.StringVar(&cfg.TLSKey, "tls-key", "", "its key, PEM")
+	f.StringVar(&cfg.TLSCA, "tls-ca", "", "authority that the other replicas' certificates are checked against, PEM")
+	f.StringVar(level, "log-level", "info", "debug, info, warn or error")
 }
 
 // newLogger writes text to standard error.

@@ -129,3 +129,11 @@ func (s *State) loadReplica(c *coder) error {
 	s.replicas = s.replicas.Set(r.ID, r)
 	return nil
 }
+
+// WithReplicasOf gives the state with the schedulers of another one, and the
+// entry version that they agreed on: a saved state does not know them.
+func (s *State) WithReplicasOf(o *State) *State {
+	c := *s
+	c.replicas, c.version = o.replicas, o.version
+	return &c
+}

@@ -30,9 +30,24 @@ type Config struct {
 	Networks       string   // the operator's own table of networks; "" = none
 	Heartbeat      time.Duration
 	Lease          time.Duration
-	Version        string
-	Log            *slog.Logger
-	Ready          func(Runtime) // called once everything listens; may be nil
+	// Other replicas; all are "" or nil for the only one.
+	RaftListen    string   // host:port for the other replicas; "" = there are none
+	RaftAdvertise string   // host:port that they dial; "" = RaftListen
+	NATSCluster   string   // host:port of NATS for theirs; "" = port 6222 of RaftListen's host
+	Profile       string   // of Raft's timers: site or wan
+	Expect        int      // replicas that found the cluster together
+	Peers         []string // their RaftListen addresses
+	Join          []string // base URLs of members that may let this new replica in
+	JoinToken     string   // with the right admin, for Join
+	Settle        time.Duration
+	TLSCert       string // PEM files: mutual TLS between the replicas
+	TLSKey        string
+	TLSCA         string
+	peerHost      string // host at which the other replicas reach this one
+
+	Version string
+	Log     *slog.Logger
+	Ready   func(Runtime) // called once everything listens; may be nil
 }
 
 // Runtime is where a running scheduler is reached; it stands in
@@ -70,7 +85,7 @@ func (c Config) check() (Config, error) {
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return c, fmt.Errorf("make data directory: %w", err)
 	}
-	return c, nil
+	return c.checkCluster()
 }
 
 // Socket is the admin socket of a scheduler with this data directory.

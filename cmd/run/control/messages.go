@@ -14,12 +14,13 @@ import (
 
 // messages is NATS: embedded, or somebody else's.
 type messages struct {
-	conn *bus.Conn
-	urls func() []string // told to edges that join
-	kick func(api.NodeID) error
+	conn   *bus.Conn
+	server *bus.Server     // nil when it is somebody else's
+	urls   func() []string // told to edges that join
+	kick   func(api.NodeID) error
 }
 
-func startBus(ctx context.Context, g *errgroup.Group, cfg Config, known func([]byte) bool) (*messages, error) {
+func startBus(ctx context.Context, g *errgroup.Group, cfg Config, certs *certificates, known func([]byte) bool) (*messages, error) {
 	if cfg.NATSURL != "" {
 		conn, err := bus.Dial(ctx, bus.Config{URLs: []string{cfg.NATSURL}, Log: cfg.Log})
 		if err != nil {
@@ -30,7 +31,14 @@ func startBus(ctx context.Context, g *errgroup.Group, cfg Config, known func([]b
 			kick: func(api.NodeID) error { return nil }, // the operator's server, the operator's accounts
 		}, nil
 	}
-	server, err := bus.NewServer(bus.ServerConfig{Listen: cfg.NATSListen, Known: known, Log: cfg.Log})
+	sc := bus.ServerConfig{Listen: cfg.NATSListen, Known: known, Log: cfg.Log}
+	if cfg.clustered() {
+		sc.Cluster, sc.ClusterSecret = cfg.NATSCluster, routeSecret
+	}
+	if cfg.clustered() && certs != nil {
+		sc.ClusterTLS = certs.both()
+	}
+	server, err := bus.NewServer(sc)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +55,15 @@ func startBus(ctx context.Context, g *errgroup.Group, cfg Config, known func([]b
 		return nil, err
 	}
 	url := "nats://" + reachable(server.Addr().String(), cfg.Advertise)
-	return &messages{conn: conn, urls: func() []string { return []string{url} }, kick: server.Kick}, nil
+	return &messages{conn: conn, server: server, urls: func() []string { return []string{url} }, kick: server.Kick}, nil
+}
+
+// route is where the other replicas' servers reach this one's; "" without a cluster.
+func (m *messages) route(cfg Config) string {
+	if m.server == nil || m.server.ClusterAddr() == nil {
+		return ""
+	}
+	return reachable(m.server.ClusterAddr().String(), cfg.peerHost)
 }
 
 // reachable puts the advertised host before a listener's port. Without one, an

@@ -31,20 +31,21 @@ type rings struct {
 	key   []byte
 	open  map[string]*gossip.Ring
 	order []string
+	met   map[string]context.CancelFunc // other replicas' addresses that are being joined
 }
 
 func newRings(cfg Config) *rings {
 	return &rings{
 		listen: cfg.GossipListen, advertise: cfg.Advertise, home: cfg.Region, log: cfg.Log,
-		id: api.NodeIDFromKey([]byte(cfg.Data)), open: map[string]*gossip.Ring{},
+		open: map[string]*gossip.Ring{}, met: map[string]context.CancelFunc{},
 	}
 }
 
 // start opens the home region's ring; the others open as their nodes join.
-func (r *rings) start(ctx context.Context, g *errgroup.Group, key []byte) error {
+func (r *rings) start(ctx context.Context, g *errgroup.Group, replica string, key []byte) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.ctx, r.group, r.key = ctx, g, key
+	r.ctx, r.group, r.key, r.id = ctx, g, key, api.NodeIDFromKey([]byte(replica))
 	_, err := r.ring(r.home)
 	return err
 }
@@ -99,6 +100,49 @@ func (r *rings) addresses(region string) []string {
 		return nil
 	}
 	return []string{ring.Addr()}
+}
+
+// all gives this replica's address in each ring, by region; nil before start.
+func (r *rings) all() map[string]string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var out map[string]string
+	for _, region := range r.order {
+		if out == nil {
+			out = map[string]string{}
+		}
+		out[region] = r.open[region].Addr()
+	}
+	return out
+}
+
+// meet joins the rings of the other replicas, given by address, opening those
+// of regions that are new here, and lets go of replicas that are gone.
+func (r *rings) meet(others map[string]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.ctx == nil {
+		return
+	}
+	for address, stop := range r.met {
+		if _, there := others[address]; !there {
+			stop()
+			delete(r.met, address)
+		}
+	}
+	for address, region := range others {
+		if r.met[address] != nil {
+			continue
+		}
+		ring, err := r.ring(region)
+		if err != nil {
+			r.log.Warn("a region has no gossip: headroom rides its heartbeats only", "region", region, "error", err)
+			continue
+		}
+		ctx, cancel := context.WithCancel(r.ctx)
+		r.met[address] = cancel
+		r.group.Go(func() error { ring.Join(ctx, []string{address}); return nil })
+	}
 }
 
 // first is where the home region's ring is reached.

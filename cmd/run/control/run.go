@@ -9,10 +9,12 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/api/bus"
 	"github.com/perigee-cloud/perigee/api/gateway"
 	"github.com/perigee-cloud/perigee/api/web"
@@ -43,21 +45,40 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	g, gctx := errgroup.WithContext(base)
 	g.Go(func() error { return locator.Run(gctx) })
 
-	var sched *scheduler.Server
-	messages, err := startBus(gctx, g, cfg, func(public []byte) bool { return sched.KnownNode(public) })
+	certs, err := newCertificates(cfg.TLSCert, cfg.TLSKey, cfg.TLSCA, cfg.Log)
 	if err != nil {
 		return err
 	}
-	rings := newRings(cfg)
-	sched, err = scheduler.New(scheduler.Config{
-		Data: cfg.Data, Log: cfg.Log, Bus: messages.conn, Headroom: rings, Locator: locator, Kick: messages.kick,
-		NATSURLs: messages.urls, Gossip: rings.addresses, DefaultRegion: cfg.Region,
-		HeartbeatEvery: cfg.Heartbeat, Lease: cfg.Lease,
+	// The bus asks before there is a scheduler: it then knows nobody.
+	var known atomic.Pointer[scheduler.Server]
+	messages, err := startBus(gctx, g, cfg, certs, func(public []byte) bool {
+		s := known.Load()
+		return s != nil && s.KnownNode(public)
 	})
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, gctx, g, cfg, parts{sched, messages, rings, locator})
+	rings := newRings(cfg)
+	me := &self{rings: rings, doc: api.Replica{NATS: messages.urls()[0], Route: messages.route(cfg), Version: cfg.Version}}
+	sc := scheduler.Config{
+		Data: cfg.Data, Log: cfg.Log, Bus: messages.conn, Headroom: rings, Locator: locator, Kick: messages.kick,
+		NATSURLs: messages.urls, Gossip: rings.addresses, DefaultRegion: cfg.Region,
+		HeartbeatEvery: cfg.Heartbeat, Lease: cfg.Lease,
+		RaftListen: cfg.RaftListen, RaftAdvertise: cfg.RaftAdvertise, Profile: cfg.Profile, Expect: cfg.Expect, Peers: cfg.Peers,
+		Join: join(cfg), Settle: cfg.Settle, Describe: me.describe,
+	}
+	if certs != nil {
+		sc.Certificates = certs
+	}
+	sched, err := scheduler.New(sc)
+	if err != nil {
+		return err
+	}
+	known.Store(sched)
+	if cfg.clustered() {
+		g.Go(func() error { return meet(gctx, cfg, sched, messages.server, rings) })
+	}
+	err = serve(ctx, gctx, g, cfg, parts{sched, messages, rings, locator, me})
 	stopBase()
 	if werr := g.Wait(); !errors.Is(werr, context.Canceled) {
 		err = errors.Join(err, werr)
@@ -71,6 +92,7 @@ type parts struct {
 	bus     *messages
 	rings   *rings
 	locator *geo.Locator
+	me      *self
 }
 
 // serve runs the replica, then what needs it, until ctx ends or a part fails.
@@ -86,18 +108,22 @@ func serve(ctx, base context.Context, g *errgroup.Group, cfg Config, p parts) er
 	}
 	ready, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	if cfg.clustered() {
+		ready = ctx // the other replicas may be started any time later
+	}
 	if err := p.sched.Ready(ready); err != nil {
 		return errors.Join(err, endSched())
 	}
-	if err := p.rings.start(base, g, p.sched.RingKey()); err != nil {
+	if err := p.rings.start(base, g, p.sched.ID(), p.sched.RingKey()); err != nil {
 		return errors.Join(err, endSched())
 	}
 	front, err := listen(cfg)
 	if err != nil {
 		return errors.Join(err, endSched())
 	}
+	p.me.set(func(r *api.Replica) { r.API = "http://" + reachable(front.tcp.Addr().String(), cfg.Advertise) })
 	gw, err := gateway.New(gateway.Config{
-		Sessions: p.sched, Catalog: p.sched, Accounts: p.sched, Nodes: p.sched, Cluster: p.sched, Prober: p.sched,
+		Sessions: p.sched, Catalog: p.sched, Accounts: p.sched, Nodes: p.sched, Cluster: p.sched, Replicas: p.sched, Prober: p.sched,
 		Signals: signals{p.bus.conn}, Locator: p.locator, Log: cfg.Log, Web: web.Handler(), Version: cfg.Version,
 		PublicURL: cfg.PublicURL, LocalURL: front.url(), TrustedProxies: cfg.TrustedProxies,
 		CORSOrigins: cfg.CORSOrigins, MaxRequestsPerSecond: cfg.MaxRequests,
@@ -120,6 +146,7 @@ func serve(ctx, base context.Context, g *errgroup.Group, cfg Config, p parts) er
 			ended <- e
 		}
 	}
+	p.sched.Yield() // before the clients leave: another leader is there for what they still ask
 	drain, cancelDrain := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 	defer cancelDrain()
 	if derr := gw.Drain(drain); derr != nil {

@@ -137,18 +137,25 @@ func Start(ctx context.Context, dir string, args ...string) (*Site, error) {
 	if err := s.StartScheduler(ctx); err != nil {
 		return nil, err
 	}
+	if s.Token, err = s.account(ctx); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// account makes the account of the tests and gives its token.
+func (s *Site) account(ctx context.Context) (string, error) {
 	out, err := s.CLI(ctx, "account", "create", "tester", "--json")
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return "", err
 	}
 	var made struct {
 		Token string `json:"token"`
 	}
 	if err := json.Unmarshal([]byte(out), &made); err != nil || made.Token == "" {
-		return nil, errors.Join(fmt.Errorf("read token from %q: %w", out, err), s.Close())
+		return "", fmt.Errorf("read token from %q: %w", out, err)
 	}
-	s.Token = made.Token
-	return s, nil
+	return made.Token, nil
 }
 
 // StartScheduler starts the scheduler's process again, or for the first time.
@@ -282,6 +289,10 @@ func (s *Site) Close() error {
 // Poll calls f every 20 ms until it succeeds, the deadline passes or ctx ends;
 // it then gives f's last error. errEnded stops it early.
 func Poll(ctx context.Context, deadline time.Duration, f func() error) error {
+	return poll(ctx, deadline, 20*time.Millisecond, f)
+}
+
+func poll(ctx context.Context, deadline, pause time.Duration, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	for {
@@ -292,7 +303,7 @@ func Poll(ctx context.Context, deadline time.Duration, f func() error) error {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("after %s: %w", deadline, err)
-		case <-time.After(20 * time.Millisecond):
+		case <-time.After(pause):
 		}
 	}
 }

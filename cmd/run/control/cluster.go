@@ -1,0 +1,141 @@
+package control
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/api/bus"
+	"github.com/perigee-cloud/perigee/api/client"
+	"github.com/perigee-cloud/perigee/scheduler"
+)
+
+const (
+	// routeSecret is no secret: the certificates admit a server to the bus, or
+	// it listens on loopback only.
+	routeSecret    = "replicas"
+	defaultRoute   = "6222"
+	meetEvery      = 250 * time.Millisecond
+	joinTimeout    = 10 * time.Second
+	defaultProfile = scheduler.ProfileSite
+)
+
+// clustered says whether other replicas may reach this one.
+func (c Config) clustered() bool { return c.RaftListen != "" }
+
+// checkCluster fills what the other replicas' way here leaves open. The rest
+// is the scheduler's to refuse.
+func (c Config) checkCluster() (Config, error) {
+	if !c.clustered() {
+		return c, nil
+	}
+	c.Profile = cmp.Or(c.Profile, defaultProfile)
+	host, _, err := net.SplitHostPort(c.RaftListen)
+	if err != nil {
+		return c, api.Invalidf("--raft-listen", "%q is not host:port, for example 10.0.0.1:7000", c.RaftListen)
+	}
+	if c.NATSCluster == "" {
+		c.NATSCluster = net.JoinHostPort(host, defaultRoute)
+	}
+	routeHost, _, err := net.SplitHostPort(c.NATSCluster)
+	if err != nil {
+		return c, api.Invalidf("--nats-cluster-listen", "%q is not host:port, for example 10.0.0.1:6222", c.NATSCluster)
+	}
+	if ip := net.ParseIP(routeHost); c.TLSCert == "" && routeHost != "localhost" && (ip == nil || !ip.IsLoopback()) {
+		return c, api.Invalidf("--nats-cluster-listen", "%q is open to the network: give --tls-cert, --tls-key and --tls-ca, or listen on 127.0.0.1", c.NATSCluster)
+	}
+	if c.RaftAdvertise != "" {
+		if host, _, err = net.SplitHostPort(c.RaftAdvertise); err != nil {
+			return c, api.Invalidf("--raft-advertise", "%q is not host:port, for example 10.0.0.1:7000", c.RaftAdvertise)
+		}
+	}
+	c.Advertise = cmp.Or(c.Advertise, host) // an edge joins by one replica and uses all
+	c.peerHost = host
+	return c, nil
+}
+
+// self is what this replica tells the others of itself, as far as it is known.
+type self struct {
+	mu    sync.Mutex
+	doc   api.Replica
+	rings *rings
+}
+
+func (s *self) set(change func(*api.Replica)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	change(&s.doc)
+}
+
+// describe completes what the scheduler says.
+func (s *self) describe(r *api.Replica) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r.API, r.NATS, r.Route, r.Version = s.doc.API, s.doc.NATS, s.doc.Route, s.doc.Version
+	r.Gossip = s.rings.all()
+}
+
+// join asks the members in turn to let this replica in.
+func join(cfg Config) func(context.Context, api.Replica) error {
+	if len(cfg.Join) == 0 {
+		return nil
+	}
+	return func(ctx context.Context, r api.Replica) error {
+		var errs []error
+		for _, base := range cfg.Join {
+			c, err := client.New(client.Config{URL: base, Token: cfg.JoinToken, Timeout: joinTimeout})
+			if err != nil {
+				return api.Invalidf("--join", "%v", err)
+			}
+			err = c.AddReplica(ctx, r)
+			c.Close()
+			if err == nil {
+				return nil
+			}
+			errs = append(errs, fmt.Errorf("join %s: %w", base, err))
+		}
+		return errors.Join(errs...)
+	}
+}
+
+// meet keeps the bus and the rings connected with those of the other replicas.
+func meet(ctx context.Context, cfg Config, sched *scheduler.Server, server *bus.Server, rings *rings) error {
+	var had []string
+	tick := time.NewTicker(meetEvery)
+	defer tick.Stop()
+	for {
+		var routes []string
+		others := map[string]string{} // rings by address
+		for _, m := range sched.Members() {
+			if m.ID == sched.ID() {
+				continue
+			}
+			if m.Route != "" {
+				routes = append(routes, m.Route)
+			}
+			for region, address := range m.Gossip {
+				others[address] = region
+			}
+		}
+		rings.meet(others)
+		slices.Sort(routes)
+		if server != nil && !slices.Equal(routes, had) {
+			if err := server.SetRoutes(routes); err != nil {
+				return err
+			}
+			cfg.Log.Info("bus is routed to the other replicas", "routes", routes)
+			had = routes
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
