@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -17,6 +18,9 @@ type HerdResult struct {
 	Refused int // by the ledger, of what was placed on stale knowledge
 	Double  int // reservations above a node's capacity
 }
+
+// entryCreates is how many creates the scheduler writes as one entry.
+const entryCreates = 1024
 
 // Herd places creates that all come at once, on what was known before the first
 // of them: nobody sees what another takes, and every node's measurement still
@@ -62,9 +66,13 @@ func Herd(seed uint64, nodes, streams, creates int) (HerdResult, error) {
 			again = append(again, c)
 		}
 		s.now += 2 * time.Second
-		results, err := s.apply(batch...)
-		if err != nil {
-			return r, err
+		var results []state.Result
+		for part := range slices.Chunk(batch, entryCreates) {
+			some, err := s.apply(part...)
+			if err != nil {
+				return r, err
+			}
+			results = append(results, some...)
 		}
 		waiting = waiting[:0]
 		for i, res := range results {
