@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -31,8 +32,9 @@ const (
 )
 
 // Config says how to reach the bus and as whom: Server.InProcess for a
-// scheduler with an embedded server; URLs with Seed for a node; URLs with User
-// and Password for a scheduler on an external server.
+// scheduler with an embedded server; URLs with Seed for a node, which logs in by
+// its key unless a URL names a user; URLs with User and Password for a scheduler
+// on an external server.
 type Config struct {
 	URLs     []string
 	Seed     []byte // a node's Ed25519 seed (32 bytes) or private key (64)
@@ -102,6 +104,17 @@ func Dial(ctx context.Context, c Config) (*Conn, error) {
 	return b, nil
 }
 
+// hasUser says whether a URL names a user: an operator's own server may know
+// users and no keys.
+func (c Config) hasUser() bool {
+	for _, s := range c.URLs {
+		if u, err := url.Parse(s); err == nil && u.User != nil {
+			return true
+		}
+	}
+	return false
+}
+
 func (c Config) identity(b *Conn) ([]nats.Option, error) {
 	var out []nats.Option
 	if c.TLS != nil {
@@ -130,8 +143,11 @@ func (c Config) identity(b *Conn) ([]nats.Option, error) {
 		return nil, fmt.Errorf("read node key: %w", err)
 	}
 	b.node = api.NodeIDFromKey(ed25519.NewKeyFromSeed(seed).Public().(ed25519.PublicKey))
-	return append(out, nats.Nkey(nkey, pair.Sign), nats.Name(string(b.node)),
-		nats.CustomInboxPrefix(subject(b.node, kindInbox))), nil
+	out = append(out, nats.Name(string(b.node)), nats.CustomInboxPrefix(subject(b.node, kindInbox)))
+	if !c.hasUser() {
+		out = append(out, nats.Nkey(nkey, pair.Sign))
+	}
+	return out, nil
 }
 
 func backOff(attempts int) time.Duration {

@@ -53,6 +53,7 @@ func schedulerFlags(cmd *cobra.Command, cfg *control.Config, level *string) {
 	f.StringVar(&cfg.Listen, "listen", ":8080", "address of the HTTP API and the player")
 	f.StringVar(&cfg.NATSListen, "nats-listen", ":4222", "address of the embedded NATS, where edges connect")
 	f.StringVar(&cfg.NATSURL, "nats-url", "", "external NATS to use instead of the embedded one, nats://user:password@host:4222")
+	f.StringVar(&cfg.NATSNodeURL, "nats-node-url", "", "where edges reach the external NATS; with user:password they use that, else their own keys (default: --nats-url without its user)")
 	f.StringVar(&cfg.GossipListen, "gossip-listen", ":7946", "address of gossip, TCP and UDP")
 	f.StringVar(&cfg.Advertise, "advertise", "", "host at which edges reach NATS and gossip (default: the one they joined by)")
 	f.StringVar(&cfg.PublicURL, "public-url", "", "base of the websocket addresses in answers (default: each request's own)")

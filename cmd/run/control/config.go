@@ -19,6 +19,7 @@ type Config struct {
 	Listen         string   // HTTP API and player
 	NATSListen     string   // embedded NATS; unused with NATSURL
 	NATSURL        string   // an external NATS instead of the embedded one
+	NATSNodeURL    string   // the same for edges; with a user, they use that instead of their keys
 	GossipListen   string   // memberlist, TCP and UDP
 	Advertise      string   // host at which edges reach NATS and gossip; "" = the host they joined by
 	PublicURL      string   // base of the websocket addresses in answers; "" = each request's own

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/url"
 
 	"golang.org/x/sync/errgroup"
 
@@ -27,7 +28,7 @@ func startBus(ctx context.Context, g *errgroup.Group, cfg Config, certs *certifi
 			return nil, fmt.Errorf("connect to --nats-url: %w", err)
 		}
 		return &messages{
-			conn: conn, urls: func() []string { return []string{cfg.NATSURL} },
+			conn: conn, urls: func() []string { return []string{nodeURL(cfg)} },
 			kick: func(api.NodeID) error { return nil }, // the operator's server, the operator's accounts
 		}, nil
 	}
@@ -54,8 +55,8 @@ func startBus(ctx context.Context, g *errgroup.Group, cfg Config, certs *certifi
 	if err != nil {
 		return nil, err
 	}
-	url := "nats://" + reachable(server.Addr().String(), cfg.Advertise)
-	return &messages{conn: conn, server: server, urls: func() []string { return []string{url} }, kick: server.Kick}, nil
+	own := "nats://" + reachable(server.Addr().String(), cfg.Advertise)
+	return &messages{conn: conn, server: server, urls: func() []string { return []string{own} }, kick: server.Kick}, nil
 }
 
 // route is where the other replicas' servers reach this one's; "" without a cluster.
@@ -64,6 +65,20 @@ func (m *messages) route(cfg Config) string {
 		return ""
 	}
 	return reachable(m.server.ClusterAddr().String(), cfg.peerHost)
+}
+
+// nodeURL is where nodes reach an external NATS: never with the schedulers' own
+// password, which may speak for everybody.
+func nodeURL(cfg Config) string {
+	if cfg.NATSNodeURL != "" {
+		return cfg.NATSNodeURL
+	}
+	u, err := url.Parse(cfg.NATSURL)
+	if err != nil {
+		return cfg.NATSURL // the connection to it has failed before
+	}
+	u.User = nil
+	return u.String()
 }
 
 // reachable puts the advertised host before a listener's port. Without one, an
