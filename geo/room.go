@@ -114,6 +114,42 @@ func (r *Room) Nearest(v Vector, least, marks uint64, visit func(i int, km float
 	}
 }
 
+// Roomiest visits the places that bear all the marks and where at least so much
+// is free, those with the most first, until visit answers false.
+func (r *Room) Roomiest(least, marks uint64, visit func(i int) bool) {
+	x := r.index
+	if len(x.points) == 0 || !r.cells[0].has(least, marks) {
+		return
+	}
+	var room [onStack]item
+	queue := append(room[:0], item{-float64(r.cells[0].free), cellKey(0)})
+	for len(queue) > 0 {
+		var next item
+		next, queue = pop(queue)
+		if next.key >= 0 {
+			if !visit(int(next.key)) {
+				return
+			}
+			continue
+		}
+		at := cellAt(next.key)
+		c := &x.cells[at]
+		if !c.leaf {
+			for child := 2*at + 1; child <= 2*at+2; child++ {
+				if s := r.cells[child]; s.has(least, marks) {
+					queue = push(queue, item{-float64(s.free), cellKey(child)})
+				}
+			}
+			continue
+		}
+		for k := c.from; k < c.to; k++ {
+			if s := r.slots[k]; s.has(least, marks) {
+				queue = push(queue, item{-float64(s.free), x.ids[k]})
+			}
+		}
+	}
+}
+
 // chord2Of is arc turned round.
 func chord2Of(km float64) float64 {
 	half := math.Sin(min(km/(2*EarthRadiusKM), math.Pi/2))

@@ -47,6 +47,17 @@ func TestRoomAgainstBruteForce(t *testing.T) {
 					t.Errorf("%d places within %v km, want %d", n, km, all)
 				}
 			}
+			last, visited := uint64(math.MaxUint64), 0
+			r.Roomiest(least, marks, func(i int) bool {
+				if have[i].free > last || !have[i].has(least, marks) {
+					t.Errorf("place %d with %+v comes after one with %d free", i, have[i], last)
+				}
+				last, visited = have[i].free, visited+1
+				return true
+			})
+			if visited != len(want) {
+				t.Errorf("%d of %d places visited by their room", visited, len(want))
+			}
 			if !slices.Equal(got, want) {
 				t.Fatalf("%d places, at least %d with marks %b: got %v, want %v", n, least, marks, got, want)
 			}

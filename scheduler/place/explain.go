@@ -129,10 +129,6 @@ func (s *search) near(limit int) []int32 {
 		for _, x := range fresh {
 			add(x.i)
 		}
-		for _, i := range f.adrift {
-			add(i)
-		}
-		return out
 	}
 	for i := range f.hosts {
 		if !add(int32(i)) {

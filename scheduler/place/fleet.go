@@ -22,7 +22,7 @@ type Fleet struct {
 	vectors []geo.Vector
 	indexed int
 	left    []geo.Vector // where hosts of the index were that left or moved since
-	adrift  []int32      // hosts of unknown place
+	adrift  *geo.Room    // hosts of unknown place, all as if at one
 }
 
 // host is one node, flat: what a search reads lies together.
@@ -53,7 +53,7 @@ var poolOrder = [...]api.Pool{api.PoolNVENC, api.PoolVAAPI, api.PoolCPU}
 // NewFleet makes an empty fleet.
 func NewFleet() *Fleet {
 	none := geo.NewIndex(nil)
-	return &Fleet{byID: map[api.NodeID]int32{}, index: none, room: geo.NewRoom(none, 0)}
+	return &Fleet{byID: map[api.NodeID]int32{}, index: none, room: geo.NewRoom(none, 0), adrift: geo.NewRoom(none, 0)}
 }
 
 // Len is how many nodes there are.
@@ -135,8 +135,8 @@ func (f *Fleet) remove(id api.NodeID) {
 	}
 	delete(f.byID, id)
 	f.hosts[i] = host{flags: hostFlags{gone: true}}
-	f.adrift = slices.DeleteFunc(f.adrift, func(a int32) bool { return a == i })
 	f.room.Set(int(i), 0, 0)
+	f.adrift.Set(int(i), 0, 0)
 	if int(i) < f.indexed {
 		f.left = append(f.left, f.vectors[i])
 	}
@@ -161,9 +161,6 @@ func (f *Fleet) put(h host) {
 	f.hosts = append(f.hosts, h)
 	f.vectors = append(f.vectors, geo.VectorOf(h.place))
 	f.byID[h.id] = i
-	if !h.place.Known {
-		f.adrift = append(f.adrift, i)
-	}
 }
 
 // mark tells the index how much room a host has; 0 leaves it out of searches.
@@ -176,6 +173,7 @@ func (f *Fleet) mark(i int32) {
 		}
 	}
 	f.room.Set(int(i), most, h.marks)
+	f.adrift.Set(int(i), most, h.marks)
 }
 
 // free is what neither the ledger nor a placement under way holds.
@@ -199,17 +197,19 @@ func (f *Fleet) ready() {
 		}
 	}
 	clear(f.hosts[len(kept):])
-	f.hosts, f.vectors, f.adrift, f.left = kept, make([]geo.Vector, len(kept)), f.adrift[:0], nil
+	f.hosts, f.vectors, f.left = kept, make([]geo.Vector, len(kept)), nil
+	somewhere := make([]geo.Vector, len(kept))
 	for i := range f.hosts {
 		h := &f.hosts[i]
 		f.byID[h.id] = int32(i)
 		f.vectors[i] = geo.VectorOf(h.place)
-		if !h.place.Known {
-			f.adrift = append(f.adrift, int32(i))
+		if !f.vectors[i].Known() {
+			somewhere[i] = geo.Point(0, 0)
 		}
 	}
 	f.index = geo.NewIndex(f.vectors)
 	f.room = geo.NewRoom(f.index, len(f.vectors))
+	f.adrift = geo.NewRoom(geo.NewIndex(somewhere), len(somewhere))
 	f.indexed = len(f.hosts)
 	for i := range f.hosts {
 		f.mark(int32(i))

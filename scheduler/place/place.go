@@ -213,20 +213,38 @@ func (s *search) run() *candidate {
 	return s.pick()
 }
 
-// anywhere looks at the nodes whose distance is unknown: all, when the client's
-// place is.
+// anywhere looks at the nodes whose distance is unknown, those with the most
+// room first, the default region before the others: all nodes, when the client's
+// place is unknown.
 func (s *search) anywhere() {
-	if s.client.Known() {
-		for _, i := range s.f.adrift {
-			if !s.measured(i) {
-				s.weigh(i, -1)
-			}
-		}
+	f := s.f
+	look := func(i int32) bool {
+		return (!s.client.Known() || !f.vectors[i].Known()) && !s.measured(i) && s.weigh(i, -1)
+	}
+	from := f.indexed
+	if p := s.policy; p != nil && (len(p.Regions.Preferred) > 0 || len(p.Labels.Preferred) > 0) {
+		from = 0 // what is preferred need not have the most room: rare enough to look at all
+	}
+	for i := from; i < len(f.hosts); i++ {
+		look(int32(i))
+	}
+	if from == 0 {
 		return
 	}
-	for i := range s.f.hosts {
-		if !s.measured(int32(i)) {
-			s.weigh(int32(i), -1)
+	for _, marks := range [...]uint64{s.marks | markOf("region", s.op.DefaultRegion), s.marks} {
+		found := 0
+		visit := func(i int) bool {
+			if look(int32(i)) {
+				found++
+			}
+			return found < maxGroup
+		}
+		f.adrift.Roomiest(max(s.least, 1), marks, visit)
+		if !s.client.Known() {
+			f.room.Roomiest(max(s.least, 1), marks, visit)
+		}
+		if found > 0 {
+			return
 		}
 	}
 }
