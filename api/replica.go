@@ -9,6 +9,7 @@ type Replica struct {
 	API     string            `json:"api,omitempty"`    // base URL
 	NATS    string            `json:"nats,omitempty"`   // URL for edges
 	Route   string            `json:"route,omitempty"`  // host:port of its NATS for the other replicas'
+	Bus     string            `json:"bus,omitempty"`    // id of this start of its NATS
 	Gossip  map[string]string `json:"gossip,omitempty"` // host:port by region
 	Version string            `json:"version,omitempty"`
 	// Entry is the highest version of log entries that it reads.

@@ -21,6 +21,13 @@ func TestRoutesChangeWhileServing(t *testing.T) {
 	}
 	must(t, b.SetRoutes([]string{a.ClusterAddr().String()}))
 	reach(t, scheduler, edge.Node())
+	for _, pair := range [][2]*Server{{a, b}, {b, a}} {
+		routed, err := pair[0].Routed()
+		must(t, err)
+		if !routed[pair[1].ID()] || len(routed) != 1 {
+			t.Errorf("routed to %v, not to %s alone", routed, pair[1].ID())
+		}
+	}
 	must(t, b.SetRoutes([]string{a.ClusterAddr().String()})) // nothing new
 	reach(t, scheduler, edge.Node())
 	must(t, b.SetRoutes(nil))

@@ -117,8 +117,26 @@ func routes(to []string, secret string) []*url.URL {
 	return out
 }
 
+// ID names this start of the server.
+func (s *Server) ID() string { return s.ns.ID() }
+
+// Routed gives the ids of the other replicas' servers that it has a way to now.
+func (s *Server) Routed() (map[string]bool, error) {
+	z, err := s.ns.Routez(nil)
+	if err != nil {
+		return nil, fmt.Errorf("list bus routes: %w", err)
+	}
+	out := map[string]bool{}
+	for _, r := range z.Routes {
+		out[r.RemoteID] = true
+	}
+	return out, nil
+}
+
 // SetRoutes replaces the addresses of the other replicas' servers: new ones are
-// connected to, those that are gone are left alone from then on.
+// connected to, those that are gone are left alone from then on. The servers
+// tell each other of further ones, so that it is seldom needed; every
+// connection to this server is made anew.
 func (s *Server) SetRoutes(to []string) error {
 	if s.options.Cluster.Name == "" {
 		return errors.New("set bus routes: the server has no cluster")

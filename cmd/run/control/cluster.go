@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"sync"
@@ -24,6 +25,7 @@ const (
 	meetEvery      = 250 * time.Millisecond
 	joinTimeout    = 10 * time.Second
 	defaultProfile = scheduler.ProfileSite
+	routePatience  = 10 * time.Second
 )
 
 // clustered says whether other replicas may reach this one.
@@ -77,7 +79,7 @@ func (s *self) set(change func(*api.Replica)) {
 func (s *self) describe(r *api.Replica) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.API, r.NATS, r.Route, r.Version = s.doc.API, s.doc.NATS, s.doc.Route, s.doc.Version
+	r.API, r.NATS, r.Route, r.Bus, r.Version = s.doc.API, s.doc.NATS, s.doc.Route, s.doc.Bus, s.doc.Version
 	r.Gossip = s.rings.all()
 }
 
@@ -106,31 +108,28 @@ func join(cfg Config) func(context.Context, api.Replica) error {
 
 // meet keeps the bus and the rings connected with those of the other replicas.
 func meet(ctx context.Context, cfg Config, sched *scheduler.Server, server *bus.Server, rings *rings) error {
-	var had []string
+	r := router{server: server, missing: map[string]time.Time{}}
 	tick := time.NewTicker(meetEvery)
 	defer tick.Stop()
 	for {
-		var routes []string
-		others := map[string]string{} // rings by address
+		buses := map[string]string{}  // ids by route
+		others := map[string]string{} // regions of rings by address
 		for _, m := range sched.Members() {
 			if m.ID == sched.ID() {
 				continue
 			}
 			if m.Route != "" {
-				routes = append(routes, m.Route)
+				buses[m.Route] = m.Bus
 			}
 			for region, address := range m.Gossip {
 				others[address] = region
 			}
 		}
 		rings.meet(others)
-		slices.Sort(routes)
-		if server != nil && !slices.Equal(routes, had) {
-			if err := server.SetRoutes(routes); err != nil {
+		if server != nil {
+			if err := r.tend(buses, time.Now()); err != nil {
 				return err
 			}
-			cfg.Log.Info("bus is routed to the other replicas", "routes", routes)
-			had = routes
 		}
 		select {
 		case <-ctx.Done():
@@ -138,4 +137,38 @@ func meet(ctx context.Context, cfg Config, sched *scheduler.Server, server *bus.
 		case <-tick.C:
 		}
 	}
+}
+
+// router names the other replicas' servers to this one's. That makes every
+// connection to it anew, so it is done when this one has no way at all, or has
+// lacked one for a while: else the servers find each other by themselves.
+type router struct {
+	server  *bus.Server
+	named   []string
+	missing map[string]time.Time // routes by when they were first not there
+}
+
+func (r *router) tend(buses map[string]string, now time.Time) error {
+	routed, err := r.server.Routed()
+	if err != nil {
+		return err
+	}
+	late := false
+	for route, id := range buses {
+		if routed[id] {
+			delete(r.missing, route)
+			continue
+		}
+		if _, known := r.missing[route]; !known {
+			r.missing[route] = now
+		}
+		late = late || len(routed) == 0 || now.Sub(r.missing[route]) >= routePatience
+	}
+	routes := slices.Sorted(maps.Keys(buses))
+	if !late || slices.Equal(routes, r.named) {
+		return nil // the server goes on trying what was named
+	}
+	r.named = routes
+	clear(r.missing)
+	return r.server.SetRoutes(routes)
 }

@@ -81,6 +81,14 @@ func nodeURL(cfg Config) string {
 	return u.String()
 }
 
+// id names this start of the embedded server.
+func (m *messages) id() string {
+	if m.server == nil {
+		return ""
+	}
+	return m.server.ID()
+}
+
 // reachable puts the advertised host before a listener's port. Without one, an
 // unspecified host stays: an edge then takes the host that it joined by.
 func reachable(address, advertise string) string {

@@ -59,7 +59,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	rings := newRings(cfg)
-	me := &self{rings: rings, doc: api.Replica{NATS: messages.urls()[0], Route: messages.route(cfg), Version: cfg.Version}}
+	me := &self{rings: rings, doc: api.Replica{NATS: messages.urls()[0], Route: messages.route(cfg), Bus: messages.id(), Version: cfg.Version}}
 	sc := scheduler.Config{
 		Data: cfg.Data, Log: cfg.Log, Bus: messages.conn, Headroom: rings, Locator: locator, Kick: messages.kick,
 		NATSURLs: messages.urls, Gossip: rings.addresses, DefaultRegion: cfg.Region,
