@@ -119,9 +119,9 @@ func TestLoreTeaches(t *testing.T) {
 	var l lore
 	now := time.Unix(1, 0)
 	l.remember("s", "203.0.113.9")
-	l.learn(api.Report{Session: "s", Node: "n", RoundTripMS: 20}, now)
-	l.learn(api.Report{Session: "other", Node: "n", RoundTripMS: 90}, now)
-	l.learn(api.Report{Session: "s", Node: "n"}, now)
+	l.learn(api.Report{Session: "s", Node: "n", RoundTripMS: 20}, "n", now)
+	l.learn(api.Report{Session: "other", Node: "n", RoundTripMS: 90}, "n", now)
+	l.learn(api.Report{Session: "s", Node: "n"}, "n", now)
 	if got := l.nodes("203.0.113.200", now); len(got) != 1 || got[0].MS != 20 {
 		t.Errorf("learned %+v", got)
 	}

@@ -64,7 +64,8 @@ func (l *lore) remember(id api.SessionID, address string) {
 }
 
 // learn takes in what an edge measured of a session's viewer.
-func (l *lore) learn(r api.Report, now time.Time) {
+// Site is the node that stands for the edge's.
+func (l *lore) learn(r api.Report, site api.NodeID, now time.Time) {
 	if !(r.RoundTripMS > 0) {
 		return
 	}
@@ -77,5 +78,5 @@ func (l *lore) learn(r api.Report, now time.Time) {
 	if l.atlas == nil {
 		l.atlas = geo.NewAtlas(loreNetworks)
 	}
-	l.atlas.Learn(network, r.Node, r.RoundTripMS, now)
+	l.atlas.Learn(network, site, r.RoundTripMS, now)
 }

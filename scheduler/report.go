@@ -24,7 +24,9 @@ func (s *Server) onReport(ctx context.Context, r api.Report) api.Ack {
 	case !reportable(r.Observed):
 		return api.Ack{Error: "observed: \"" + string(r.Observed) + "\" is nothing that an edge reports"}
 	}
-	s.view.lore.learn(r, s.cfg.Clock())
+	if r.RoundTripMS > 0 {
+		s.view.lore.learn(r, s.view.siteOf(r.Node), s.cfg.Clock())
+	}
 	v, ok := root.Live(r.Session)
 	wanted := ok && v.Generation == r.Generation && v.Node == r.Node
 	if !wanted && !holds(n, r) {

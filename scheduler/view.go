@@ -108,6 +108,16 @@ func (v *view) take(p *pending) {
 	v.pending[p.node][p.pool] = have
 }
 
+// siteOf gives the node that stands for a node's site.
+func (v *view) siteOf(id api.NodeID) api.NodeID {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.fleet == nil {
+		return id
+	}
+	return v.fleet.Site(id)
+}
+
 // maxExplained bounds the candidates of an explanation and of a refusal.
 const maxExplained = 32
 

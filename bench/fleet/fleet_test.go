@@ -8,7 +8,7 @@ import (
 )
 
 func small(k Knowledge) Config {
-	return Config{Seed: 7, Knowledge: k, Sites: 60, PerSite: 2, Streams: 8, Networks: 150, Sessions: 6000, Span: 24 * time.Hour, Flash: 10}
+	return Config{Seed: 7, Knowledge: k, Sites: 60, PerSite: 8, Streams: 2, Networks: 150, Sessions: 6000, Span: 24 * time.Hour, Flash: 10}
 }
 
 // TestKnowledgeBringsSessionsNearer runs one small world three times: the more

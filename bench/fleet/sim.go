@@ -330,7 +330,7 @@ func (s *sim) commit(w, i int, c place.Choice, stay time.Duration) error {
 		}
 	}
 	net := &s.networks[w]
-	s.atlas.Learn(geo.NetworkOf(net.address), c.Node, net.measured(s.noise, i), start.Add(s.now))
+	s.atlas.Learn(geo.NetworkOf(net.address), s.fleet.Site(c.Node), net.measured(s.noise, i), start.Add(s.now))
 	s.at(stay, func() error {
 		if _, ok := s.root.Live(id); !ok {
 			s.result.Lost++

@@ -1,6 +1,8 @@
 package place
 
 import (
+	"fmt"
+	"math"
 	"slices"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -15,6 +17,7 @@ type Fleet struct {
 	root  *state.State
 	hosts []host
 	byID  map[api.NodeID]int32
+	sites map[uint64]api.NodeID // a node of each site that stands for it
 	// index holds the hosts [0, indexed); later ones are looked at one by one
 	// until there are enough of them to build it anew.
 	index   *geo.Index
@@ -33,6 +36,7 @@ type host struct {
 	labels map[string]string
 	place  api.Location
 	marks  uint64
+	site   uint64 // hosts of one site share it; 0 = stands alone
 	pools  [len(poolOrder)]pool
 	flags  hostFlags
 }
@@ -53,7 +57,7 @@ var poolOrder = [...]api.Pool{api.PoolNVENC, api.PoolVAAPI, api.PoolCPU}
 // NewFleet makes an empty fleet.
 func NewFleet() *Fleet {
 	none := geo.NewIndex(nil)
-	return &Fleet{byID: map[api.NodeID]int32{}, index: none, room: geo.NewRoom(none, 0), adrift: geo.NewRoom(none, 0)}
+	return &Fleet{byID: map[api.NodeID]int32{}, sites: map[uint64]api.NodeID{}, index: none, room: geo.NewRoom(none, 0), adrift: geo.NewRoom(none, 0)}
 }
 
 // Len is how many nodes there are.
@@ -134,6 +138,9 @@ func (f *Fleet) remove(id api.NodeID) {
 		return
 	}
 	delete(f.byID, id)
+	if site := f.hosts[i].site; f.sites[site] == id {
+		delete(f.sites, site)
+	}
 	f.hosts[i] = host{flags: hostFlags{gone: true}}
 	f.room.Set(int(i), 0, 0)
 	f.adrift.Set(int(i), 0, 0)
@@ -144,7 +151,7 @@ func (f *Fleet) remove(id api.NodeID) {
 
 // put adds a host or changes it in place; one that moved gets a new place.
 func (f *Fleet) put(h host) {
-	h.marks = marksOf(h.region, h.labels)
+	h.marks, h.site = marksOf(h.region, h.labels), siteOf(h.region, h.place)
 	if i, ok := f.byID[h.id]; ok {
 		old := &f.hosts[i]
 		for k := range h.pools {
@@ -161,6 +168,37 @@ func (f *Fleet) put(h host) {
 	f.hosts = append(f.hosts, h)
 	f.vectors = append(f.vectors, geo.VectorOf(h.place))
 	f.byID[h.id] = i
+	if _, ok := f.sites[h.site]; !ok && h.site != 0 {
+		f.sites[h.site] = h.id
+	}
+}
+
+const (
+	// siteDegrees: nodes of one region within it stand at one site, 11 km, and
+	// share the ways to it.
+	siteDegrees = 0.1
+	siteKM      = 16
+	// siteRadiusKM is how well a node's place must be known for that.
+	siteRadiusKM = 10
+)
+
+func siteOf(region string, l api.Location) uint64 {
+	if !l.Known || l.RadiusKM > siteRadiusKM {
+		return 0
+	}
+	return hashOf(region, "@", fmt.Sprint(math.Round(l.Latitude/siteDegrees), math.Round(l.Longitude/siteDegrees)))
+}
+
+// Site gives the node that stands for a node's site: what is learned of one is
+// learned of all.
+func (f *Fleet) Site(id api.NodeID) api.NodeID {
+	if i, ok := f.byID[id]; ok && f.hosts[i].site != 0 {
+		if first, ok := f.sites[f.hosts[i].site]; ok {
+			return first
+		}
+		f.sites[f.hosts[i].site] = id
+	}
+	return id
 }
 
 // mark tells the index how much room a host has; 0 leaves it out of searches.
@@ -233,12 +271,14 @@ func marksOf(region string, labels map[string]string) uint64 {
 	return m
 }
 
-func markOf(key, value string) uint64 {
+func markOf(key, value string) uint64 { return 1 << (hashOf(key, "=", value) >> 58) }
+
+func hashOf(parts ...string) uint64 {
 	h := uint64(14695981039346656037) // FNV-1a
-	for _, s := range [...]string{key, "=", value} {
+	for _, s := range parts {
 		for i := range len(s) {
 			h = (h ^ uint64(s[i])) * 1099511628211
 		}
 	}
-	return 1 << (h >> 58)
+	return h
 }

@@ -118,6 +118,7 @@ type search struct {
 // known is a node with a measured round trip.
 type known struct {
 	host    int32
+	site    uint64
 	source  source
 	samples int32
 	ms, err float64
@@ -190,6 +191,9 @@ func (s *search) run() *candidate {
 	for k := range s.known[:s.measure] {
 		s.weigh(s.known[k].host, s.km(s.known[k].host))
 	}
+	for k := range s.known[:s.measure] {
+		s.around(k)
+	}
 	if s.client.Known() {
 		for i := f.indexed; i < len(f.hosts); i++ {
 			if !s.measured(int32(i)) && f.vectors[i].Known() {
@@ -198,7 +202,7 @@ func (s *search) run() *candidate {
 		}
 		near := 0
 		f.room.Nearest(s.client, max(s.least, 1), s.marks, func(i int, km float64) float64 {
-			if !s.measured(int32(i)) && s.weigh(int32(i), km) {
+			if !s.measured(int32(i)) && !s.shares(f.hosts[i].site, s.measure) && s.weigh(int32(i), km) {
 				near++
 			}
 			if near >= maxGroup {
@@ -213,13 +217,46 @@ func (s *search) run() *candidate {
 	return s.pick()
 }
 
+// around looks at the other nodes of a measured one's site, unless they are
+// too far to win.
+func (s *search) around(k int) {
+	e := &s.known[k]
+	if e.site == 0 || s.shares(e.site, k) || s.n > 0 && e.ms > s.best+s.slack {
+		return
+	}
+	found := 0
+	s.f.room.Nearest(s.f.vectors[e.host], max(s.least, 1), s.marks, func(i int, _ float64) float64 {
+		if s.f.hosts[i].site == e.site && !s.measured(int32(i)) && s.weigh(int32(i), s.km(int32(i))) {
+			found++
+		}
+		if found >= maxGroup {
+			return -1
+		}
+		return siteKM
+	})
+}
+
+// shares says whether one of the first n measured nodes is of the site.
+func (s *search) shares(site uint64, n int) bool {
+	if site == 0 {
+		return false
+	}
+	for k := range s.known[:n] {
+		if s.known[k].site == site {
+			return true
+		}
+	}
+	return false
+}
+
 // anywhere looks at the nodes whose distance is unknown, those with the most
 // room first, the default region before the others: all nodes, when the client's
 // place is unknown.
 func (s *search) anywhere() {
 	f := s.f
 	look := func(i int32) bool {
-		return (!s.client.Known() || !f.vectors[i].Known()) && !s.measured(i) && s.weigh(i, -1)
+		return (!s.client.Known() || !f.vectors[i].Known()) && !s.measured(i) &&
+			(int(i) >= f.indexed || !s.shares(f.hosts[i].site, s.measure)) && s.weigh(i, -1)
 	}
 	from := f.indexed
 	if p := s.policy; p != nil && (len(p.Regions.Preferred) > 0 || len(p.Labels.Preferred) > 0) {

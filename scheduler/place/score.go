@@ -93,7 +93,7 @@ func (s *search) know(node api.NodeID, k known) {
 	if !ok || s.measure == len(s.known) || s.measured(i) || !(k.ms >= 0) {
 		return
 	}
-	k.host = i
+	k.host, k.site = i, s.f.hosts[i].site
 	s.known[s.measure] = k
 	s.measure++
 }
@@ -112,6 +112,13 @@ func (s *search) estimateOf(i int32, km float64) estimate {
 	for k := range s.known[:s.measure] {
 		if e := &s.known[k]; e.host == i {
 			return estimate{ms: e.ms, err: e.err, source: e.source, samples: e.samples}
+		}
+	}
+	if site := s.f.hosts[i].site; site != 0 {
+		for k := range s.known[:s.measure] {
+			if e := &s.known[k]; e.site == site {
+				return estimate{ms: e.ms, err: e.err, source: e.source, samples: e.samples}
+			}
 		}
 	}
 	if km < 0 {
