@@ -63,6 +63,7 @@ func schedulerFlags(cmd *cobra.Command, cfg *control.Config, level *string) {
 	f.StringVar(&cfg.Region, "region", "default", "region where clients of unknown place go first")
 	f.StringVar(&cfg.MMDB, "mmdb", "", "City-schema MaxMind database; read again when it changes")
 	f.StringVar(&cfg.Networks, "networks", "", "your own table of networks and places")
+	f.Float64Var(&cfg.TrunkPercent, "trunk-percent", 0, "share of each node's encoders kept for joins and reconnects")
 	f.DurationVar(&cfg.Heartbeat, "heartbeat", time.Second, "how often an edge reports")
 	f.DurationVar(&cfg.Lease, "lease", 6*time.Second, "how long a silent edge counts as alive")
 	f.StringVar(&cfg.RaftListen, "raft-listen", "", "address for the other replicas, for example 10.0.0.1:7000 (default: there are none)")

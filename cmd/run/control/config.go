@@ -27,6 +27,7 @@ type Config struct {
 	CORSOrigins    []string // origins that pages may call from; empty = any
 	MaxRequests    int      // requests a second over all clients; 0 = no limit
 	Region         string   // region where clients of unknown place go first
+	TrunkPercent   float64  // share of each node kept for joins and reconnects
 	MMDB           string   // City-schema MaxMind database; "" = none
 	Networks       string   // the operator's own table of networks; "" = none
 	Heartbeat      time.Duration
@@ -79,6 +80,9 @@ func (c Config) check() (Config, error) {
 	}
 	if c.Region == "" {
 		c.Region = "default"
+	}
+	if !(c.TrunkPercent >= 0 && c.TrunkPercent <= 50) { // a NaN is neither
+		return c, api.Invalidf("--trunk-percent", "must be 0 to 50, got %v", c.TrunkPercent)
 	}
 	if c.Heartbeat <= 0 || c.Lease < 2*c.Heartbeat {
 		return c, api.Invalidf("--lease", "must be at least twice --heartbeat, or one late heartbeat loses a node")

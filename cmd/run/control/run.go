@@ -62,7 +62,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	me := &self{rings: rings, doc: api.Replica{NATS: messages.urls()[0], Route: messages.route(cfg), Bus: messages.id(), Version: cfg.Version}}
 	sc := scheduler.Config{
 		Data: cfg.Data, Log: cfg.Log, Bus: messages.conn, Headroom: rings, Locator: locator, Kick: messages.kick,
-		NATSURLs: messages.urls, Gossip: rings.addresses, DefaultRegion: cfg.Region,
+		NATSURLs: messages.urls, Gossip: rings.addresses, DefaultRegion: cfg.Region, Trunk: cfg.TrunkPercent / 100,
 		HeartbeatEvery: cfg.Heartbeat, Lease: cfg.Lease,
 		RaftListen: cfg.RaftListen, RaftAdvertise: cfg.RaftAdvertise, Profile: cfg.Profile, Expect: cfg.Expect, Peers: cfg.Peers,
 		Join: join(cfg), Settle: cfg.Settle, Describe: me.describe,
