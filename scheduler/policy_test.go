@@ -75,3 +75,22 @@ func TestProbesDecide(t *testing.T) {
 		t.Errorf("placed on %s by %+v", a.Session.Node, p)
 	}
 }
+
+// TestEveryReplicaExplains asks each for what the leader placed.
+func TestEveryReplicaExplains(t *testing.T) {
+	c := newCluster(t, 3)
+	w := c.world(c.follower())
+	w.app()
+	e := w.edge("one", 4)
+	a := w.mustCreate()
+	for i := range c.members {
+		o := c.world(i)
+		x, err := o.s.Placement(o.ctx(), a.Session.ID)
+		if err != nil || x.Session != a.Session.ID || len(x.Candidates) != 1 || x.Candidates[0].Node != e.node.ID {
+			t.Errorf("member %d explains %+v: %v", i, x, err)
+		}
+		if _, err := o.s.Placement(o.ctx(), "never"); api.CodeOf(err) != api.CodeNotFound {
+			t.Errorf("member %d on a session that never was: %v", i, err)
+		}
+	}
+}
