@@ -44,6 +44,9 @@ func samples(t testing.TB) []Command {
 		&Secrets{TicketSeed: []byte("seed"), RingKey: []byte("ring")},
 		&Tick{},
 		&Demand{Cells: []api.DemandCell{{Minute: 29700000, Region: "eu", App: "xterm", Codec: api.VP8, Size: "640x360@30", Reason: api.RefusedLost, Count: 9}}},
+		&PutReplica{Doc: []byte(`{"id":"r-1"}`)},
+		&RemoveReplica{ID: "r-1"},
+		&Raise{Version: 2},
 	}
 }
 
