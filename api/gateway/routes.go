@@ -42,6 +42,7 @@ func (s *Server) table() []route {
 		{method: post, path: "/1.0/sessions", name: "create_new_session", rights: []api.Right{api.RightCreate}, do: s.createSession},
 		{method: del, path: "/1.0/sessions", name: "delete_sessions", rights: sessions, sync: true, do: s.deleteSessions},
 		{method: get, path: "/1.0/sessions/:id", name: "get_session", rights: sessions, do: s.getSession},
+		{method: get, path: "/1.0/sessions/:id/placement", name: "get_placement", rights: sessions, do: s.getPlacement},
 		{method: del, path: "/1.0/sessions/:id", name: "delete_session", rights: sessions, sync: true, do: s.deleteSession},
 		{method: post, path: "/1.0/sessions/:id/join", name: "join_session", rights: []api.Right{api.RightJoin}, do: s.joinSession},
 		{method: get, path: "/1.0/session/:id" + socket + "slave", name: "streaming_websocket_slave", raw: s.slave},
