@@ -99,10 +99,10 @@ func (s *Server) lead(ctx context.Context, r *replica) (again bool, err error) {
 
 // unlessDeposed drops an error that comes of having lost the leadership or being stopped.
 func (s *Server) unlessDeposed(ctx context.Context, r *replica, err error) error {
-	if retryable(err) != never || !r.leads() || ctx.Err() != nil {
-		return nil
+	if retryable(err) == never && r.leads() && ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // catchUp commits an empty entry: once it is applied, so is all before it, and

@@ -10,7 +10,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -209,7 +208,7 @@ func testConfig(t *testing.T) Config {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return Config{
 		Data: dir, Listen: "127.0.0.1:0", NATSListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0",
-		Heartbeat: time.Second, Lease: 5 * time.Second, Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Heartbeat: time.Second, Lease: 5 * time.Second, Log: slog.New(slog.DiscardHandler),
 	}
 }
 
