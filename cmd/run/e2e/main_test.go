@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -162,7 +164,9 @@ func (w *world) showLogs(t *testing.T) {
 	}
 }
 
-// state is what may leak: processes, mounts, X displays and control groups.
+// state is what may leak: X displays, control groups and shared memory that
+// nobody uses. What a living process uses is that process's, perhaps another
+// test's; processes that leak are found by their command lines.
 type state map[string]bool
 
 func snapshot(t *testing.T) state {
@@ -174,12 +178,33 @@ func snapshot(t *testing.T) state {
 			t.Fatal(err)
 		}
 		for _, f := range found {
-			if st, err := os.Stat(f); err == nil && (!strings.HasPrefix(pattern, "/sys") || st.IsDir()) {
+			if st, err := os.Stat(f); err == nil && (!strings.HasPrefix(pattern, "/sys") || st.IsDir()) && !inUse(f) {
 				s[f] = true
 			}
 		}
 	}
 	return s
+}
+
+// inUse says whether a living process uses an X display or a control group.
+func inUse(path string) bool {
+	if strings.HasPrefix(path, "/sys") {
+		procs, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		return err == nil && len(procs) > 0
+	}
+	number, isSocket := strings.CutPrefix(path, "/tmp/.X11-unix/X")
+	if isSocket {
+		path = "/tmp/.X" + number + "-lock"
+	}
+	if !strings.HasPrefix(path, "/tmp/.X") {
+		return false
+	}
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return false
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	return err == nil && syscall.Kill(pid, 0) == nil
 }
 
 // left fails the test for everything that a world in dir left behind.
