@@ -35,6 +35,7 @@ type viewer struct {
 	peer      *rtc.Peer
 	described bool // the client's answer or offer is in
 	connected bool
+	healUntil time.Time // see healFor
 	parted    time.Time // its websocket closed; zero = open
 	over      bool      // dismissed: only the link is being ended
 	deaf      bool      // its link broke
@@ -301,6 +302,7 @@ func (s *session) peerState(v *viewer, st rtc.State) {
 			return
 		}
 		v.connected, s.handover = true, time.Time{}
+		v.healUntil = time.Now().Add(healFor)
 		s.enc.pause(false)
 		s.enc.keyframe()
 	case rtc.StateClosed:

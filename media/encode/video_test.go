@@ -273,6 +273,33 @@ func TestStillPartsStaySharp(t *testing.T) {
 }
 
 // spend encodes noise and gives the bitrate that came out, in kb/s.
+// A block that stood still for long is encoded again when it changes, again and
+// again: libvpx's VP9 never took such blocks back from an active map.
+func TestPartsThatStoodStillChangeAgain(t *testing.T) {
+	const w, h = 320, 192
+	eachCodec(t, func(t *testing.T, codec api.Codec) {
+		v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 30, BitrateKbps: 2000, Threads: 1})
+		c := newCanvas(w, h)
+		packets := []Packet{encode(t, v, c, c.all(), true)}
+		still := image.Rect(32, 32, 96, 96)
+		for round, rgb := range []uint32{0xffffff, 0x000000, 0xc02020} {
+			for i := range 2 * vpxSettled { // something else moves meanwhile
+				moving := c.fill(image.Rect(192, 64, 256, 128), uint32(0x202020+i*0x030303))
+				packets = append(packets, encode(t, v, c, moving, false))
+			}
+			packets = append(packets, encode(t, v, c, c.fill(still, rgb), false))
+			for i := range 4 {
+				moving := c.fill(image.Rect(192, 64, 256, 128), uint32(0x808080+i*0x030303))
+				packets = append(packets, encode(t, v, c, moving, false))
+			}
+			planes := decode(t, codec, w, h, packets)
+			if got := at(planes, w, h, 64, 64); !near(got, yuv(rgb), 30) {
+				t.Errorf("round %d: the part that changed shows %v, want %v", round, got, yuv(rgb))
+			}
+		}
+	})
+}
+
 func spend(t *testing.T, v *Video, c *canvas, pictures int) (kbps, keys int) {
 	t.Helper()
 	bits := 0
