@@ -194,8 +194,8 @@ func (e *explanations) get(dir string, id api.SessionID) (api.Explanation, bool,
 		return x, false, fmt.Errorf("read explanation: %w", err)
 	}
 	found, doc, err := readExplained(b)
-	if err != nil || found != id {
-		return x, false, nil // damaged on disk: lost
+	if damaged := err != nil || found != id; damaged {
+		return x, false, nil // it counts as lost
 	}
 	if err := json.Unmarshal(doc, &x); err != nil {
 		return x, false, fmt.Errorf("read explanation: %w", err)

@@ -38,8 +38,11 @@ func (b *appBody) UnmarshalJSON(text []byte) error {
 	var only struct {
 		Placement json.RawMessage `json:"placement"`
 	}
-	if b.app.Placement == nil || json.Unmarshal(text, &only) != nil {
+	if b.app.Placement == nil {
 		return nil
+	}
+	if err := json.Unmarshal(text, &only); err != nil {
+		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(only.Placement))
 	d.DisallowUnknownFields()

@@ -319,7 +319,7 @@ func (s *sim) commit(w, i int, c place.Choice, stay time.Duration) error {
 		return err
 	}
 	s.fleet.Drop(c.Node, c.Pool, c.Cost)
-	if results[0].Err != nil {
+	if refused := results[0].Err != nil; refused {
 		s.result.DoubleReservations++
 		s.free[i]++
 		return nil

@@ -46,11 +46,9 @@ type Choice struct {
 }
 
 const (
-	// bandKM: nodes whose distance differs by less are equally near; 0.21 ms of
-	// fibre as the Internet runs.
-	bandKM = 10
 	// tieLeast and tieMost bound in ms how much better an estimate must be to
-	// decide; between them it is a quarter of its error.
+	// decide; between them it is a quarter of its error. tieLeast is 10 km of
+	// fibre as the Internet runs.
 	tieLeast = 0.21
 	tieMost  = 1.0
 	// maxGroup bounds how many equally near nodes are compared by their room.

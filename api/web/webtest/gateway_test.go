@@ -33,7 +33,7 @@ type gateway struct {
 	status   string   // what GET of the session shows
 	reason   string
 	apps     []map[string]any
-	discover map[string]any // the answer to discover; nil = none
+	discover map[string]any   // the answer to discover; nil = none
 	probes   []map[string]any // answered to GET /1.0/probes
 	socket   func(c *websocket.Conn) bool
 	wsClosed bool
