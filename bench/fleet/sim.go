@@ -319,7 +319,7 @@ func (s *sim) commit(w, i int, c place.Choice, stay time.Duration) error {
 		return err
 	}
 	s.fleet.Drop(c.Node, c.Pool, c.Cost)
-	if refused := results[0].Err != nil; refused {
+	if refused(results[0]) {
 		s.result.DoubleReservations++
 		s.free[i]++
 		return nil
@@ -343,3 +343,7 @@ func (s *sim) commit(w, i int, c place.Choice, stay time.Duration) error {
 }
 
 func address(i int) string { return fmt.Sprintf("10.%d.%d.1", i/256%256, i%256) }
+
+// refused says whether the ledger took a command back: in the simulation a
+// finding, not a fault.
+func refused(r state.Result) bool { return r.Err != nil }
