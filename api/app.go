@@ -46,6 +46,9 @@ type App struct {
 	Codecs []Codec `json:"codecs,omitempty" yaml:"codecs"`
 	// ReadOnly lists host paths shown read-only in the sandbox beside /usr.
 	ReadOnly []string `json:"read_only,omitempty" yaml:"read_only"`
+	// Restart lets a session be started anew on another node when its own is lost;
+	// what the instance held in memory and on its disk is gone then.
+	Restart bool `json:"restart,omitempty" yaml:"restart"`
 	// Placement says where sessions may run; nil = the nearest node with room.
 	Placement *PlacementPolicy `json:"placement,omitempty" yaml:"placement"`
 }

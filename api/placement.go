@@ -47,7 +47,12 @@ type Placement struct {
 	DistanceKM float64 `json:"distance_km"` // great circle; negative when a location is unknown
 	EstimateMS float64 `json:"estimate_ms"` // round trip; negative when unknown
 	ErrorMS    float64 `json:"error_ms"`
-	Source     string  `json:"source"` // where the estimate came from: "probe", "silent", "atlas", "distance", "unknown"
+	Source     string  `json:"source"` // where the estimate came from: "probe", "silent", "atlas", "asn", "distance", "unknown"
+	// Step of the ladder that the session came down to; "" = as it was asked for.
+	Step string `json:"step,omitempty"`
+	// ExtraMS is how much longer the round trip is than to the best node there is,
+	// with room or not; 0 for rank 1.
+	ExtraMS float64 `json:"extra_ms,omitempty"`
 }
 
 // DemandCell counts what was turned away in one minute: planners need it and it

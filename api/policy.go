@@ -21,8 +21,14 @@ type PlacementPolicy struct {
 	Order string `json:"order,omitempty" yaml:"order"`
 	// MinFPS allows a lower frame rate, halved step by step down to this, when no
 	// node has room for the wanted one; 0 = never.
-	MinFPS  int    `json:"min_fps,omitempty" yaml:"min_fps"`
-	Regions Choice `json:"regions,omitzero" yaml:"regions"`
+	MinFPS int `json:"min_fps,omitempty" yaml:"min_fps"`
+	// LowerPreset allows a cheaper preset of the encoder, after the frame rates.
+	LowerPreset bool `json:"lower_preset,omitempty" yaml:"lower_preset"`
+	// Software says what software encoders are to the application: SoftwareAny ("")
+	// takes them where hardware on the same node has no room, SoftwareLast when no
+	// node's hardware has at any step, SoftwareNever not at all.
+	Software string `json:"software,omitempty" yaml:"software"`
+	Regions  Choice `json:"regions,omitzero" yaml:"regions"`
 	// Labels of nodes, each as "key=value".
 	Labels Choice `json:"labels,omitzero" yaml:"labels"`
 	// PreferredWithinMS is how much farther a preferred node may be than one that
@@ -42,6 +48,13 @@ type Choice struct {
 const (
 	OrderSpread = "spread"
 	OrderPack   = "pack"
+)
+
+// What software encoders are to an application.
+const (
+	SoftwareAny   = ""
+	SoftwareLast  = "last"
+	SoftwareNever = "never"
 )
 
 // Bounds of a policy.
@@ -77,6 +90,8 @@ func (p *PlacementPolicy) Check() error {
 		return Invalidf("placement.relax_to_ms", "needs relax_ms_per_s: how fast the ceiling rises")
 	case p.Order != "" && p.Order != OrderSpread && p.Order != OrderPack:
 		return Invalidf("placement.order", "%q is not an order; use %s or %s", p.Order, OrderSpread, OrderPack)
+	case p.Software != SoftwareAny && p.Software != SoftwareLast && p.Software != SoftwareNever:
+		return Invalidf("placement.software", "%q is not known; use %s or %s, or leave it out", p.Software, SoftwareLast, SoftwareNever)
 	case p.MinFPS < 0 || p.MinFPS > MaxFPS:
 		return Invalidf("placement.min_fps", "must be 0 (never lower) to %d, got %d", MaxFPS, p.MinFPS)
 	}

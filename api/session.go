@@ -97,7 +97,8 @@ const (
 	ReasonAppCrashed     Reason = "app_crashed"
 	ReasonAppHung        Reason = "app_hung" // did not draw anything in time
 	ReasonStreamFailed   Reason = "stream_failed"
-	ReasonSuperseded     Reason = "superseded" // a newer generation runs elsewhere
+	ReasonSuperseded     Reason = "superseded"  // a newer generation runs elsewhere
+	ReasonNoCapacity     Reason = "no_capacity" // it waited, and no room came in time
 )
 
 // ConnectTimeout ends a session whose client never connects: the SDK's own timer.
@@ -138,6 +139,11 @@ type Session struct {
 	ViewerAt  time.Time `json:"viewer_at,omitzero"`
 
 	Placement Placement `json:"placement"`
+	Preset    Preset    `json:"preset,omitempty"` // of the encoder
+	// PlacedAt is when it got its present place; zero = when it was created.
+	PlacedAt time.Time `json:"placed_at,omitzero"`
+	// Queue is its place in the queue while it waits for room.
+	Queue *QueuePlace `json:"queue,omitempty"`
 }
 
 // Status is what the API shows.
@@ -149,7 +155,11 @@ func (s *Session) Overdue(now time.Time) (Reason, bool) {
 		return ReasonNone, false
 	}
 	if s.ViewerAt.IsZero() {
-		return ReasonNeverConnected, now.Sub(s.CreatedAt) >= ConnectTimeout
+		placed := s.CreatedAt
+		if s.PlacedAt.After(placed) {
+			placed = s.PlacedAt
+		}
+		return ReasonNeverConnected, now.Sub(placed) >= ConnectTimeout
 	}
 	if s.Connected {
 		return ReasonNone, false
@@ -191,6 +201,9 @@ type CreateRequest struct {
 	Codecs []Codec `json:"codecs,omitempty"`
 	// Probes are round trips that the client measured, at most MaxProbes.
 	Probes []Probe `json:"probes,omitempty"`
+	// WaitS is how long the session may wait in the queue when no node has room,
+	// at most MaxWaitS; 0 = it is refused.
+	WaitS int `json:"wait_s,omitempty"`
 	// IdempotencyKey makes a retried create return the same session; at most 64 bytes.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	Client         Client `json:"client"`
@@ -216,6 +229,9 @@ func (r CreateRequest) Normalize() (CreateRequest, error) {
 	}
 	if len(r.Region) > maxIDLength {
 		return r, Invalidf("region", "at most %d characters", maxIDLength)
+	}
+	if r.WaitS < 0 || r.WaitS > MaxWaitS {
+		return r, Invalidf("perigee.wait_s", "must be 0 (do not wait) to %d seconds, got %d", MaxWaitS, r.WaitS)
 	}
 	if len(r.IdempotencyKey) > maxIDLength {
 		return r, Invalidf("perigee.idempotency_key", "at most %d characters", maxIDLength)

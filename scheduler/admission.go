@@ -82,5 +82,5 @@ func (s *Server) CheckTicket(ctx context.Context, text string) (api.Ticket, api.
 	case t.Viewer < live.Viewer:
 		return t, live.Session, api.Errorf(api.CodeConflict, "another client has joined the session since")
 	}
-	return t, live.Session, nil
+	return t, root.Shown(live), nil
 }

@@ -27,7 +27,7 @@ func (s *Server) ListSessions(_ context.Context, q api.SessionQuery) ([]api.Sess
 	}
 	root := s.root()
 	for v := range root.Sessions() {
-		add(v.Session)
+		add(root.Shown(v))
 	}
 	for v := range root.Finished() {
 		add(v)

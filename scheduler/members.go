@@ -298,6 +298,17 @@ func (s *Server) settle(ctx context.Context, r *replica, m raft.Server, reached 
 	s.cfg.Log.Info("replica has settled: its vote counts", "replica", m.ID)
 }
 
+// raiseAlone raises the version of the entries of the only replica: nobody else
+// has to read them.
+func (s *Server) raiseAlone(ctx context.Context) {
+	if s.cfg.EntryVersion <= s.root().EntryVersion() {
+		return
+	}
+	if _, err := s.propose(ctx, &state.Raise{Version: s.cfg.EntryVersion}); err != nil && ctx.Err() == nil {
+		s.cfg.Log.Warn("entry version could not be raised", "version", s.cfg.EntryVersion, "error", err)
+	}
+}
+
 // raiseEntries proposes the highest version that every member reads.
 func (s *Server) raiseEntries(ctx context.Context, r *replica) {
 	lowest := s.cfg.EntryVersion

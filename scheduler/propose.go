@@ -50,6 +50,11 @@ func (s *Server) enqueue(ctx context.Context, c state.Command, held *pending) *p
 		s.refuse(p)
 		return p
 	}
+	if since, now := state.Since(c), s.root().EntryVersion(); since > now {
+		s.view.giveBack(held)
+		p.done <- outcome{err: api.Errorf(api.CodeUnavailable, "not every scheduler runs a version that knows this: finish the upgrade (entries of version %d are needed, %d are written)", since, now)}
+		return p
+	}
 	select {
 	case p.term.proposals <- p:
 		return p

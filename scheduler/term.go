@@ -77,6 +77,9 @@ func (s *Server) lead(ctx context.Context, r *replica) (again bool, err error) {
 	if err := s.haveSecrets(ctx, r); err != nil {
 		return r.leads() && ctx.Err() == nil, s.unlessDeposed(ctx, r, err)
 	}
+	if r.port == nil {
+		s.raiseAlone(ctx)
+	}
 	s.dispatch.begin(ctx, &owned)
 	if err := s.open(r); err != nil {
 		return false, err

@@ -143,6 +143,7 @@ func (m *DeleteAccount) apply(t *tx) Result {
 	c := *acc
 	t.dropTokens(&c)
 	t.accounts = t.accounts.Delete(m.Name)
+	t.policies = t.policies.Delete(m.Name)
 	return Result{}
 }
 

@@ -8,63 +8,98 @@ import (
 )
 
 func (m *Create) apply(t *tx) Result {
-	key := idemKey(m.Account, m.Key)
-	if m.Key != "" {
-		if id, ok := t.keys.Get(key); ok {
-			if old, found := t.Session(id); found {
-				r := Result{Session: &old, Duplicate: true, Viewer: 1}
-				if live, ok := t.Live(id); ok {
-					r.Viewer = live.Viewer
-				}
-				return r
-			}
-		}
+	if r, found := t.earlier(m); found {
+		return r
 	}
-	if _, exists := t.Session(m.ID); exists || m.ID == "" {
-		return Result{Err: api.Errorf(api.CodeConflict, "session id %q is taken", m.ID)}
+	if err := t.creatable(m); err != nil {
+		return Result{Err: err}
 	}
-	if _, ok := t.App(m.App, m.AppVersion); !ok {
-		return Result{Err: api.Errorf(api.CodeNotFound, "application %q version %d is not in the catalogue", m.App, m.AppVersion)}
-	}
-	if err := t.reserve(m); err != nil {
+	c := claim{m.ID, m.Node, m.Pool, m.Codec, m.Reserved}
+	if err := t.reserve(c); err != nil {
 		return Result{Err: err}
 	}
 	if err := t.use(m.Token); err != nil {
-		t.unreserve(m)
+		t.unreserve(c)
 		return Result{Err: err}
 	}
-	s := &Session{
-		Session: api.Session{
-			ID: m.ID, Generation: m.Generation, Account: m.Account, App: m.App, AppVersion: m.AppVersion,
-			Region: m.Region, Node: m.Node, Pool: m.Pool, Codec: m.Codec, Reserved: m.Reserved, Screen: m.Screen,
-			Joinable: m.Joinable, Ephemeral: m.Ephemeral, IdleMinutes: m.IdleMinutes, ExtraData: m.ExtraData,
-			Desired: api.DesiredRun, CreatedAt: t.now, Placement: m.Placement,
-		},
-		Viewer: 1, Codecs: m.Codecs, Token: m.Token, Key: m.Key,
-	}
+	s := m.session(t.now)
 	if m.Node == "" {
 		s.Observed = api.ObservedRunning // its provider runs it, out of our sight
 	}
-	t.put(s)
-	if m.Key != "" {
-		t.keys = t.keys.Set(key, m.ID)
+	t.keep(s)
+	return t.sessionResult(s)
+}
+
+// earlier finds what the same idempotency key has made.
+func (t *tx) earlier(m *Create) (Result, bool) {
+	if m.Key == "" {
+		return Result{}, false
 	}
-	return sessionResult(s)
+	id, ok := t.keys.Get(idemKey(m.Account, m.Key))
+	if !ok {
+		return Result{}, false
+	}
+	old, found := t.Session(id)
+	r := Result{Session: &old, Duplicate: true, Viewer: 1}
+	if live, ok := t.Live(id); ok {
+		r.Viewer = live.Viewer
+	}
+	return r, found
+}
+
+func (t *tx) creatable(m *Create) error {
+	if _, exists := t.Session(m.ID); exists || m.ID == "" {
+		return api.Errorf(api.CodeConflict, "session id %q is taken", m.ID)
+	}
+	if _, ok := t.App(m.App, m.AppVersion); !ok {
+		return api.Errorf(api.CodeNotFound, "application %q version %d is not in the catalogue", m.App, m.AppVersion)
+	}
+	return nil
+}
+
+// session is what a create makes.
+func (m *Create) session(now time.Time) *Session {
+	return &Session{
+		Session: api.Session{
+			ID: m.ID, Generation: m.Generation, Account: m.Account, App: m.App, AppVersion: m.AppVersion,
+			Region: m.Region, Node: m.Node, Pool: m.Pool, Codec: m.Codec, Preset: m.Preset, Reserved: m.Reserved, Screen: m.Screen,
+			Joinable: m.Joinable, Ephemeral: m.Ephemeral, IdleMinutes: m.IdleMinutes, ExtraData: m.ExtraData,
+			Desired: api.DesiredRun, CreatedAt: now, Placement: m.Placement,
+		},
+		Viewer: 1, Codecs: m.Codecs, Token: m.Token, Key: m.Key,
+	}
+}
+
+// keep takes in a new session with its idempotency key.
+func (t *tx) keep(s *Session) {
+	t.put(s)
+	if s.Key != "" {
+		t.keys = t.keys.Set(idemKey(s.Account, s.Key), s.ID)
+	}
 }
 
 func idemKey(account, key string) string { return account + "\x00" + key }
 
-func sessionResult(s *Session) Result {
-	c := s.Session
+func (t *tx) sessionResult(s *Session) Result {
+	c := t.shown(s)
 	return Result{Session: &c, Viewer: s.Viewer}
 }
 
+// claim is what a session wants of a node.
+type claim struct {
+	id       api.SessionID
+	node     api.NodeID
+	pool     api.Pool
+	codec    api.Codec
+	reserved uint64
+}
+
 // reserve checks the ledger once more: the leader placed by an earlier state.
-func (t *tx) reserve(m *Create) error {
-	if m.Node == "" {
+func (t *tx) reserve(m claim) error {
+	if m.node == "" {
 		return nil
 	}
-	n, ok := t.nodes.Get(string(m.Node))
+	n, ok := t.nodes.Get(string(m.node))
 	refused := func(r api.Refusal) error {
 		e := api.Errorf(api.CodeNoCapacity, "the node cannot host the session now")
 		e.Refusals = []api.Refusal{r}
@@ -72,25 +107,25 @@ func (t *tx) reserve(m *Create) error {
 	}
 	switch {
 	case !ok:
-		return refused(api.Refusal{Node: m.Node, Code: api.RefusedNoNodes, Detail: "the node was removed"})
+		return refused(api.Refusal{Node: m.node, Code: api.RefusedNoNodes, Detail: "the node was removed"})
 	case n.Drain:
-		return refused(api.Refusal{Node: m.Node, Region: n.Region, Code: api.RefusedDrain, Detail: "the node takes no new sessions"})
+		return refused(api.Refusal{Node: m.node, Region: n.Region, Code: api.RefusedDrain, Detail: "the node takes no new sessions"})
 	case n.Lost:
-		return refused(api.Refusal{Node: m.Node, Region: n.Region, Code: api.RefusedLost, Detail: "the node is not heard"})
+		return refused(api.Refusal{Node: m.node, Region: n.Region, Code: api.RefusedLost, Detail: "the node is not heard"})
 	}
-	if r, fits := n.Fits(m.Pool, m.Codec, m.Reserved, 0, 0); !fits {
+	if r, fits := n.Fits(m.pool, m.codec, m.reserved, 0, 0); !fits {
 		return refused(r)
 	}
-	n, _ = t.edit(m.Node)
-	n.take(m.Pool, m.Reserved)
-	n.sessions = n.sessions.Set(string(m.ID), struct{}{})
+	n, _ = t.edit(m.node)
+	n.take(m.pool, m.reserved)
+	n.sessions = n.sessions.Set(string(m.id), struct{}{})
 	return nil
 }
 
-func (t *tx) unreserve(m *Create) {
-	if n, ok := t.edit(m.Node); ok {
-		n.free(m.Pool, m.Reserved)
-		n.sessions = n.sessions.Delete(string(m.ID))
+func (t *tx) unreserve(m claim) {
+	if n, ok := t.edit(m.node); ok {
+		n.free(m.pool, m.reserved)
+		n.sessions = n.sessions.Delete(string(m.id))
 	}
 }
 
@@ -117,11 +152,16 @@ func (t *tx) finish(s *Session, o api.Observed) {
 
 // abandon finishes a session whose node is not heard: its capacity stays held.
 func (t *tx) abandon(s *Session, o api.Observed) {
+	t.hold(s)
+	t.close(s, o)
+}
+
+// hold keeps a session's capacity on its lost node without the session.
+func (t *tx) hold(s *Session) {
 	if n, ok := t.edit(s.Node); ok {
 		n.Held = append(n.Held, Held{Session: s.ID, Generation: s.Generation, Pool: s.Pool, Reserved: s.Reserved})
 		n.sessions = n.sessions.Delete(string(s.ID))
 	}
-	t.close(s, o)
 }
 
 func (t *tx) close(s *Session, o api.Observed) {
@@ -145,6 +185,13 @@ func (m *End) apply(t *tx) Result {
 	}
 	s.Force = s.Force || m.Force
 	switch {
+	case s.Wait != nil:
+		t.leave(s)
+		o := api.ObservedStopped
+		if m.Reason == api.ReasonNoCapacity {
+			o = api.ObservedFailed
+		}
+		t.finish(s, o)
 	case s.Node == "":
 		t.finish(s, api.ObservedStopped)
 	case s.Observed == api.ObservedLost:
@@ -152,7 +199,7 @@ func (m *End) apply(t *tx) Result {
 	default:
 		t.put(s)
 	}
-	return sessionResult(s)
+	return t.sessionResult(s)
 }
 
 func noSession(id api.SessionID) error {
@@ -183,7 +230,7 @@ func (m *Join) apply(t *tx) Result {
 		s.ViewerAt = t.now // the new client has the whole idle time to connect
 	}
 	t.put(s)
-	return sessionResult(s)
+	return t.sessionResult(s)
 }
 
 // resize reserves for another size in place of the present one.
@@ -206,20 +253,20 @@ func (t *tx) resize(s *Session, to api.Screen) error {
 
 func (m *Report) apply(t *tx) Result {
 	s, ok := t.change(m.ID)
-	if !ok || s.Generation != m.Generation || s.Node != m.Node {
+	if !ok || s.Generation != m.Generation || s.Node != m.Node || s.Wait != nil {
 		if api.Final(m.Observed) {
 			t.releaseHeld(m.Node, m.ID, m.Generation)
 		}
 		return Result{Stop: !api.Final(m.Observed)}
 	}
 	if m.Boot == s.Boot && m.Seq <= s.Seq {
-		return sessionResult(s) // repeated or overtaken
+		return t.sessionResult(s) // repeated or overtaken
 	}
 	s.Boot, s.Seq = m.Boot, m.Seq
 	if m.Observed != s.Observed {
 		if !api.Next(s.Observed, m.Observed) || m.Observed == api.ObservedLost {
 			t.put(s)
-			return sessionResult(s)
+			return t.sessionResult(s)
 		}
 		if s.Observed == api.ObservedLost {
 			s.Reason, s.Message = api.ReasonNone, ""
@@ -236,7 +283,7 @@ func (m *Report) apply(t *tx) Result {
 	} else {
 		t.put(s)
 	}
-	return sessionResult(s)
+	return t.sessionResult(s)
 }
 
 // see notes whether a viewer is connected.
@@ -283,7 +330,7 @@ func (t *tx) releaseHeld(node api.NodeID, id api.SessionID, g api.Generation) {
 func (m *Missing) apply(t *tx) Result {
 	t.releaseHeld(m.Node, m.ID, m.Generation)
 	s, ok := t.change(m.ID)
-	if !ok || s.Generation != m.Generation || s.Node != m.Node {
+	if !ok || s.Generation != m.Generation || s.Node != m.Node || s.Wait != nil {
 		return Result{}
 	}
 	if s.Desired == api.DesiredStop {
@@ -292,5 +339,5 @@ func (m *Missing) apply(t *tx) Result {
 		s.Reason, s.Message = api.ReasonNodeLost, "the node does not run it any more"
 		t.finish(s, api.ObservedFailed)
 	}
-	return sessionResult(s)
+	return t.sessionResult(s)
 }

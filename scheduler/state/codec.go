@@ -22,6 +22,7 @@ const (
 // a snapshot reads records that others read at the same time.
 type coder struct {
 	reading bool
+	version int    // of the entry or snapshot; what later ones added is left out of 0 and 1
 	b       []byte // what was written, or what is left to read
 	err     error
 }

@@ -28,6 +28,7 @@ type Create struct {
 	Ephemeral   bool
 	IdleMinutes int
 	Placement   api.Placement
+	Preset      api.Preset // of the encoder; from version 2 on
 	ExtraData   json.RawMessage
 }
 
@@ -36,38 +37,71 @@ func (*Create) kind() kind { return kindCreate }
 func (m *Create) fields(c *coder) {
 	str(c, &m.ID)
 	num(c, &m.Generation)
-	str(c, &m.Account)
-	str(c, &m.Token)
-	str(c, &m.Key)
-	str(c, &m.App)
-	num(c, &m.AppVersion)
-	str(c, &m.Region)
-	str(c, &m.Node)
-	str(c, &m.Pool)
-	str(c, &m.Codec)
+	texts(c, &m.Account, &m.Token, &m.Key)
+	what(c, &m.App, &m.AppVersion, &m.Region)
+	where(c, &m.Node, &m.Pool, &m.Codec)
 	list(c, &m.Codecs, str[api.Codec])
 	c.uint(&m.Reserved)
 	screen(c, &m.Screen)
-	c.bool(&m.Joinable)
-	c.bool(&m.Ephemeral)
-	num(c, &m.IdleMinutes)
+	life(c, &m.Joinable, &m.Ephemeral, &m.IdleMinutes)
 	placement(c, &m.Placement)
 	c.bytes((*[]byte)(&m.ExtraData))
+	if c.version >= 2 {
+		laddered(c, &m.Placement, &m.Preset)
+	}
+}
+
+// Runs of fields that several records share.
+
+func texts(c *coder, fields ...*string) {
+	for _, f := range fields {
+		str(c, f)
+	}
+}
+
+func what(c *coder, app *string, version *int, region *string) {
+	str(c, app)
+	num(c, version)
+	str(c, region)
+}
+
+func where(c *coder, n *api.NodeID, p *api.Pool, codec *api.Codec) {
+	str(c, n)
+	str(c, p)
+	str(c, codec)
+}
+
+func life(c *coder, joinable, ephemeral *bool, idle *int) {
+	c.bool(joinable)
+	c.bool(ephemeral)
+	num(c, idle)
+}
+
+func hosted(c *coder, id *api.SessionID, g *api.Generation, n *api.NodeID) {
+	str(c, id)
+	num(c, g)
+	str(c, n)
 }
 
 func screen(c *coder, s *api.Screen) {
-	num(c, &s.Width)
-	num(c, &s.Height)
-	num(c, &s.FPS)
-	num(c, &s.Density)
+	for _, side := range []*int{&s.Width, &s.Height, &s.FPS, &s.Density} {
+		num(c, side)
+	}
 }
 
 func placement(c *coder, p *api.Placement) {
 	num(c, &p.Rank)
-	c.float(&p.DistanceKM)
-	c.float(&p.EstimateMS)
-	c.float(&p.ErrorMS)
+	for _, v := range []*float64{&p.DistanceKM, &p.EstimateMS, &p.ErrorMS} {
+		c.float(v)
+	}
 	str(c, &p.Source)
+}
+
+// laddered is what version 2 adds to a placement.
+func laddered(c *coder, p *api.Placement, preset *api.Preset) {
+	str(c, &p.Step)
+	c.float(&p.ExtraMS)
+	str(c, preset)
 }
 
 // End wants a session stopped.
@@ -117,9 +151,7 @@ type Report struct {
 func (*Report) kind() kind { return kindReport }
 
 func (m *Report) fields(c *coder) {
-	str(c, &m.ID)
-	num(c, &m.Generation)
-	str(c, &m.Node)
+	hosted(c, &m.ID, &m.Generation, &m.Node)
 	str(c, &m.Boot)
 	c.uint(&m.Seq)
 	str(c, &m.Observed)
@@ -141,9 +173,7 @@ type Missing struct {
 func (*Missing) kind() kind { return kindMissing }
 
 func (m *Missing) fields(c *coder) {
-	str(c, &m.ID)
-	num(c, &m.Generation)
-	str(c, &m.Node)
+	hosted(c, &m.ID, &m.Generation, &m.Node)
 }
 
 // PutNode records a node that joined, or joined again.
@@ -234,8 +264,7 @@ type PutToken struct {
 func (*PutToken) kind() kind { return kindPutToken }
 
 func (m *PutToken) fields(c *coder) {
-	str(c, &m.Account)
-	str(c, &m.ID)
+	texts(c, &m.Account, &m.ID)
 	list(c, &m.Rights, str[api.Right])
 	str(c, &m.App)
 	c.time(&m.Expires)
@@ -247,10 +276,7 @@ type RevokeToken struct{ Account, ID string }
 
 func (*RevokeToken) kind() kind { return kindRevokeToken }
 
-func (m *RevokeToken) fields(c *coder) {
-	str(c, &m.Account)
-	str(c, &m.ID)
-}
+func (m *RevokeToken) fields(c *coder) { texts(c, &m.Account, &m.ID) }
 
 // DeleteAccount removes an account and its tokens; its sessions go on.
 type DeleteAccount struct{ Name string }
@@ -288,10 +314,6 @@ func (m *Demand) fields(c *coder) { list(c, &m.Cells, demandCell) }
 
 func demandCell(c *coder, d *api.DemandCell) {
 	c.int(&d.Minute)
-	str(c, &d.Region)
-	str(c, &d.App)
-	str(c, &d.Codec)
-	str(c, &d.Size)
-	str(c, &d.Reason)
+	texts(c, &d.Region, &d.App, (*string)(&d.Codec), &d.Size, (*string)(&d.Reason))
 	c.uint(&d.Count)
 }

@@ -8,7 +8,7 @@ import (
 
 // EntryVersion is the highest version of entries that this code reads. It
 // writes State.EntryVersion, which no replica is above.
-const EntryVersion = 1
+const EntryVersion = 2
 
 // maxCommands bounds the commands of one entry.
 const maxCommands = 4096
@@ -22,6 +22,8 @@ const (
 	kindJoin          kind = 3
 	kindReport        kind = 4
 	kindMissing       kind = 5
+	kindQueue         kind = 6 // from version 2 on, as kindPlace, kindPutPolicy and kindRoutes
+	kindPlace         kind = 7
 	kindPutNode       kind = 16
 	kindDrainNode     kind = 17
 	kindRemoveNode    kind = 18
@@ -32,9 +34,11 @@ const (
 	kindPutToken      kind = 48
 	kindRevokeToken   kind = 49
 	kindDeleteAccount kind = 50
+	kindPutPolicy     kind = 51
 	kindSecrets       kind = 64
 	kindTick          kind = 65
 	kindDemand        kind = 66
+	kindRoutes        kind = 67
 	kindPutReplica    kind = 80
 	kindRemoveReplica kind = 81
 	kindRaise         kind = 82
@@ -60,6 +64,10 @@ func newCommand(k kind) Command {
 		return &Report{}
 	case kindMissing:
 		return &Missing{}
+	case kindQueue:
+		return &Queue{}
+	case kindPlace:
+		return &Place{}
 	case kindPutNode:
 		return &PutNode{}
 	case kindDrainNode:
@@ -80,12 +88,16 @@ func newCommand(k kind) Command {
 		return &RevokeToken{}
 	case kindDeleteAccount:
 		return &DeleteAccount{}
+	case kindPutPolicy:
+		return &PutPolicy{}
 	case kindSecrets:
 		return &Secrets{}
 	case kindTick:
 		return &Tick{}
 	case kindDemand:
 		return &Demand{}
+	case kindRoutes:
+		return &Routes{}
 	case kindPutReplica:
 		return &PutReplica{}
 	case kindRemoveReplica:
@@ -97,18 +109,32 @@ func newCommand(k kind) Command {
 	}
 }
 
+// Since is the version of entries from which on a command can be written.
+func Since(c Command) int { return c.kind().since() }
+
+func (k kind) since() int {
+	switch k {
+	case kindQueue, kindPlace, kindPutPolicy, kindRoutes:
+		return 2
+	default:
+		return 1
+	}
+}
+
 // Encode makes an entry of version 1: a version byte, the leader's stamp and a
 // list of (kind, length, payload).
 func Encode(stamp time.Time, commands ...Command) []byte { return EncodeAs(1, stamp, commands...) }
 
-// EncodeAs makes an entry of a version up to EntryVersion.
+// EncodeAs makes an entry of a version up to EntryVersion. The caller has asked
+// Since of each command; of those known to the version, it leaves out the
+// fields that came later.
 func EncodeAs(version int, stamp time.Time, commands ...Command) []byte {
 	b := make([]byte, 1, 64+256*len(commands))
 	b[0] = byte(min(version, EntryVersion))
 	c := coder{b: b}
 	ns := stamp.UnixNano()
 	c.int(&ns)
-	var payload coder
+	payload := coder{version: int(b[0])}
 	for _, cmd := range commands {
 		payload.b = payload.b[:0]
 		cmd.fields(&payload)
@@ -145,10 +171,10 @@ func Decode(b []byte) (stamp time.Time, commands []Command, err error) {
 			return stamp, nil, fmt.Errorf("read an entry of over %d commands: %w", maxCommands, ErrEntry)
 		}
 		cmd := newCommand(kind(k))
-		if cmd == nil {
+		if cmd == nil || cmd.kind().since() > int(b[0]) {
 			return stamp, nil, fmt.Errorf("entry holds a command of the unknown kind %d; install the version that the other schedulers run: %w", k, ErrEntry)
 		}
-		p := coder{reading: true, b: payload}
+		p := coder{reading: true, version: int(b[0]), b: payload}
 		cmd.fields(&p)
 		if p.err != nil {
 			return stamp, nil, fmt.Errorf("read command of kind %d: %w", k, p.err)

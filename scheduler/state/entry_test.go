@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +25,7 @@ func samples(t testing.TB) []Command {
 	c.Token = strings.Repeat("ab", 32)
 	c.Key = "3f1c9a52-8e41-4c7b-9d11-0a5e7b2c6d90"
 	c.Ephemeral, c.IdleMinutes, c.ExtraData = true, 15, []byte(`{"k":1}`)
+	c.Preset, c.Placement.Step, c.Placement.ExtraMS = api.PresetFast, api.StepPreset, 2.5
 	return []Command{
 		c,
 		&End{ID: "s1", Reason: api.ReasonIdle, Force: true},
@@ -47,6 +49,13 @@ func samples(t testing.TB) []Command {
 		&PutReplica{Doc: []byte(`{"id":"r-1"}`)},
 		&RemoveReplica{ID: "r-1"},
 		&Raise{Version: 2},
+		&Queue{Create: *c, Until: epoch.Add(time.Minute), Limit: 1000, AccountLimit: 100, Ask: Ask{Region: "eu", Network: "192.0.2.0/24", ASN: 64500,
+			Client: api.Location{Latitude: 52.5, Longitude: 13.25, RadiusKM: 20, Known: true, Source: "mmdb", City: "Berlin"},
+			Probes: []api.Probe{{Node: "n1", RoundTripMS: 4.5}, {Node: "n2", RoundTripMS: 250, Silent: true}}}},
+		&Place{ID: "s1", From: 1, Generation: 2, Node: "n2", Pool: api.PoolNVENC, Codec: api.H264, Region: "eu", Codecs: []api.Codec{api.H264},
+			Reserved: 216000, Screen: hd, Placement: c.Placement, Preset: api.PresetFast},
+		&PutPolicy{Account: "alice", Doc: []byte(`{"trunk":true}`)},
+		&Routes{Routes: []Route{{Network: "192.0.2.0/24", Node: "n1", Tenths: 123, Spread: 15, Weight: 42, Samples: 7, At: 29700000}}},
 	}
 }
 
@@ -60,7 +69,7 @@ func TestEntriesComeBack(t *testing.T) {
 			}
 		}
 	}
-	stamp, got, err := Decode(Encode(epoch, all...))
+	stamp, got, err := Decode(EncodeAs(EntryVersion, epoch, all...))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,14 +78,42 @@ func TestEntriesComeBack(t *testing.T) {
 	}
 }
 
-// TestEntriesV1 holds the bytes of version 1: logs and other replicas have them.
-func TestEntriesV1(t *testing.T) {
-	const file = "testdata/entries_v1.txt"
-	var b strings.Builder
-	for _, c := range samples(t) {
-		fmt.Fprintf(&b, "%d %s %s\n", c.kind(), strings.TrimPrefix(fmt.Sprintf("%T", c), "*state."), hex.EncodeToString(Encode(epoch, c)))
+// TestEntries holds the bytes of each version: logs and other replicas have them.
+func TestEntries(t *testing.T) {
+	for version := 1; version <= EntryVersion; version++ {
+		var b strings.Builder
+		for _, c := range samples(t) {
+			if Since(c) <= version {
+				fmt.Fprintf(&b, "%d %s %s\n", c.kind(), strings.TrimPrefix(fmt.Sprintf("%T", c), "*state."), hex.EncodeToString(EncodeAs(version, epoch, c)))
+			}
+		}
+		file := fmt.Sprintf("testdata/entries_v%d.txt", version)
+		golden(t, file, b.String())
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			kept, err := hex.DecodeString(strings.Fields(line)[2])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, _, err := Decode(kept); err != nil {
+				t.Errorf("%s: %v", line, err)
+			}
+		}
 	}
-	golden(t, file, b.String())
+}
+
+// TestLaterKindsWait holds that an entry of an earlier version has no command
+// that its readers do not know.
+func TestLaterKindsWait(t *testing.T) {
+	for _, c := range samples(t) {
+		_, _, err := Decode(EncodeAs(1, epoch, c))
+		if fits := Since(c) == 1; (err == nil) != fits {
+			t.Errorf("%T in an entry of version 1: %v", c, err)
+		}
+	}
 }
 
 func golden(t *testing.T, file, got string) {
@@ -95,6 +132,27 @@ func golden(t *testing.T, file, got string) {
 	}
 }
 
+func hexLines(b []byte) string {
+	var lines strings.Builder
+	for line := range slices.Chunk(b, 32) {
+		lines.WriteString(hex.EncodeToString(line) + "\n")
+	}
+	return lines.String()
+}
+
+func readHexLines(t *testing.T, file string) []byte {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := hex.DecodeString(strings.ReplaceAll(string(text), "\n", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // TestSnapshotV1 holds the bytes of a snapshot, and that they are still read.
 func TestSnapshotV1(t *testing.T) {
 	r := newRig(t)
@@ -105,22 +163,9 @@ func TestSnapshotV1(t *testing.T) {
 	r.do(c, creation("s2", "n2"), creation("s3", "n2"), &Demand{Cells: []api.DemandCell{{Minute: 29700000, App: "xterm", Count: 2}}})
 	r.report("s2", api.ObservedFailed, 1)
 	r.do(&LoseNode{ID: "n2"}, &End{ID: "s3", Reason: api.ReasonDeleted})
-	var lines strings.Builder
-	for b := dump(t, r.s); len(b) > 0; {
-		n := min(len(b), 32)
-		lines.WriteString(hex.EncodeToString(b[:n]) + "\n")
-		b = b[n:]
-	}
 	const file = "testdata/snapshot_v1.txt"
-	golden(t, file, lines.String())
-	text, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	kept, err := hex.DecodeString(strings.ReplaceAll(string(text), "\n", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
+	golden(t, file, hexLines(dump(t, r.s)))
+	kept := readHexLines(t, file)
 	s, err := Read(bytes.NewReader(kept))
 	if err != nil {
 		t.Fatal(err)
@@ -203,10 +248,12 @@ func TestFloatsRefuseNaN(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	for _, c := range samples(f) {
-		f.Add(Encode(epoch, c))
+	for version := 1; version <= EntryVersion; version++ {
+		for _, c := range samples(f) {
+			f.Add(EncodeAs(version, epoch, c))
+		}
 	}
-	f.Add(Encode(epoch, samples(f)...))
+	f.Add(EncodeAs(EntryVersion, epoch, samples(f)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		stamp, cmds, err := Decode(b)
 		if err != nil {
@@ -215,7 +262,7 @@ func FuzzDecode(f *testing.F) {
 			}
 			return
 		}
-		if again := Encode(stamp, cmds...); !bytes.Equal(again, b) {
+		if again := EncodeAs(int(b[0]), stamp, cmds...); !bytes.Equal(again, b) {
 			t.Fatalf("an entry has two encodings:\n%x\n%x", b, again)
 		}
 		s, results, err := New().Apply(b)

@@ -14,7 +14,7 @@ import (
 // the others, the ledger is the sum of the sessions, and no create takes what is
 // not free.
 func TestRandomHistories(t *testing.T) {
-	created, failed := 0, 0
+	created, failed, placed := 0, 0, 0
 	for seed := range uint64(40) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		a, b := New(), New()
@@ -22,13 +22,18 @@ func TestRandomHistories(t *testing.T) {
 		start := Encode(now, node(t, "n0", 4), node(t, "n1", 8), app(t, "app0", "a"), app(t, "app1", "a"), app(t, "app1", "b"))
 		a, _, _ = a.Apply(start)
 		b, _, _ = b.Apply(start)
+		if seed%2 == 1 {
+			raise := Encode(now, &Raise{Version: EntryVersion})
+			a, _, _ = a.Apply(raise)
+			b, _, _ = b.Apply(raise)
+		}
 		for range 400 {
 			now = now.Add(time.Duration(r.IntN(600)-60) * time.Second) // a new leader's clock may be behind
 			cmds := make([]Command, 1+r.IntN(4))
 			for i := range cmds {
 				cmds[i] = randomCommand(t, r, a)
 			}
-			entry := Encode(now, cmds...)
+			entry := EncodeAs(a.EntryVersion(), now, cmds...)
 			before := a
 			var results []Result
 			var err error
@@ -42,7 +47,14 @@ func TestRandomHistories(t *testing.T) {
 				t.Fatalf("time went back from %s to %s", before.Now(), a.Now())
 			}
 			checkLedger(t, a)
+			checkQueue(t, a)
 			for i, c := range cmds {
+				if p, is := c.(*Place); is && results[i].Err == nil {
+					placed++
+					if len(cmds) == 1 {
+						noOvercharge(t, a, &Create{Node: p.Node, Pool: p.Pool})
+					}
+				}
 				m, is := c.(*Create)
 				if !is {
 					continue
@@ -64,14 +76,15 @@ func TestRandomHistories(t *testing.T) {
 					t.Fatal(err)
 				}
 				checkLedger(t, b)
+				checkQueue(t, b)
 			}
 		}
 		if x, y := dump(t, a), dump(t, b); !bytes.Equal(x, y) {
 			t.Fatalf("seed %d: two replicas differ: %d and %d bytes", seed, len(x), len(y))
 		}
 	}
-	if created < 500 || failed < 500 {
-		t.Fatalf("%d creates succeeded and %d failed: the histories show little", created, failed)
+	if created < 500 || failed < 500 || placed < 100 {
+		t.Fatalf("%d creates succeeded, %d failed, %d were placed later: the histories show little", created, failed, placed)
 	}
 }
 

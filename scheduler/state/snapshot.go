@@ -26,6 +26,11 @@ const (
 	sectionDemand
 	sectionReplica
 	sectionVersion
+	// From entries of version 2 on.
+	sectionSession2
+	sectionQueue
+	sectionPolicy
+	sectionRoutes
 )
 
 // WriteTo writes the snapshot of a root: the same state gives the same bytes.
@@ -45,8 +50,12 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 	for _, n := range s.nodes.Sorted() {
 		out.put(sectionNode, func(c *coder) { nodeFields(c, n) })
 	}
+	live := sectionSession
+	if out.c.version = s.EntryVersion(); out.c.version >= 2 {
+		live = sectionSession2
+	}
 	for _, v := range s.sessions.Sorted() {
-		out.put(sectionSession, func(c *coder) { sessionFields(c, v) })
+		out.put(live, func(c *coder) { sessionFields(c, v) })
 	}
 	for _, ch := range s.finished.chunks {
 		for _, id := range ch.ids {
@@ -63,6 +72,7 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 	if s.version > 0 {
 		out.put(sectionVersion, func(c *coder) { num(c, &s.version) })
 	}
+	s.writeLater(out)
 	out.put(sectionEnd, func(*coder) {})
 	if out.err == nil {
 		out.err = out.w.Flush()
@@ -114,6 +124,7 @@ func Read(r io.Reader) (*State, error) {
 			return nil, fmt.Errorf("read snapshot: %w", err)
 		}
 		if section == sectionEnd {
+			s.requeue()
 			return s, nil
 		}
 		c := coder{reading: true, b: payload}
@@ -193,7 +204,7 @@ func (s *State) load(section uint64, c *coder) error {
 	case sectionVersion:
 		num(c, &s.version)
 	default:
-		return fmt.Errorf("unknown section: %w", ErrEntry)
+		err = s.loadLater(section, c)
 	}
 	if err == nil && c.err == nil && len(c.b) > 0 {
 		return fmt.Errorf("%d bytes too many: %w", len(c.b), ErrEntry)
@@ -281,17 +292,11 @@ func sessionFields(c *coder, s *Session) {
 	str(c, &s.ID)
 	num(c, &s.Generation)
 	str(c, &s.Account)
-	str(c, &s.App)
-	num(c, &s.AppVersion)
-	str(c, &s.Region)
-	str(c, &s.Node)
-	str(c, &s.Pool)
-	str(c, &s.Codec)
+	what(c, &s.App, &s.AppVersion, &s.Region)
+	where(c, &s.Node, &s.Pool, &s.Codec)
 	c.uint(&s.Reserved)
 	screen(c, &s.Screen)
-	c.bool(&s.Joinable)
-	c.bool(&s.Ephemeral)
-	num(c, &s.IdleMinutes)
+	life(c, &s.Joinable, &s.Ephemeral, &s.IdleMinutes)
 	c.bytes((*[]byte)(&s.ExtraData))
 	str(c, &s.Desired)
 	str(c, &s.Observed)
@@ -308,6 +313,11 @@ func sessionFields(c *coder, s *Session) {
 	c.bool(&s.Force)
 	str(c, &s.Boot)
 	c.uint(&s.Seq)
+	if c.version >= 2 {
+		laddered(c, &s.Placement, &s.Preset)
+		c.time(&s.PlacedAt)
+		waitFields(c, &s.Wait)
+	}
 }
 
 func (s *State) loadSession(v *Session) error {

@@ -22,6 +22,9 @@ type State struct {
 	demand   []*demandMinute
 	replicas Map[*replicaDoc]
 	version  int // of the entries that are written; 0 = 1
+	queue    queue
+	policies Map[*policyDoc] // by account
+	networks Map[*network]   // of the atlas
 }
 
 // Session is a live session with what only the schedulers need of it.
@@ -34,6 +37,7 @@ type Session struct {
 	Force  bool        // stop without waiting for the application
 	Boot   string      // of the last report
 	Seq    uint64      // of the last report
+	Wait   *Wait       // while it waits for room; nil = it has its place
 }
 
 // Held is capacity of a lost node that an ended session may still use there.
@@ -138,7 +142,7 @@ func (s *State) Live(id api.SessionID) (*Session, bool) { return s.sessions.Get(
 // Session finds a session, also one that ended within the last 24 hours.
 func (s *State) Session(id api.SessionID) (api.Session, bool) {
 	if live, ok := s.Live(id); ok {
-		return live.Session, true
+		return s.shown(live), true
 	}
 	return s.finished.get(id)
 }
@@ -270,7 +274,7 @@ func (s *State) ByKey(account, key string) (api.Session, uint32, bool) {
 		return api.Session{}, 0, false
 	}
 	if live, ok := s.Live(id); ok {
-		return live.Session, live.Viewer, true
+		return s.shown(live), live.Viewer, true
 	}
 	v, ok := s.finished.get(id)
 	return v, 1, ok

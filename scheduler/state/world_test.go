@@ -68,7 +68,7 @@ func newRig(t testing.TB) *rig {
 func (r *rig) try(cmds ...Command) []Result {
 	r.t.Helper()
 	r.now = r.now.Add(time.Second)
-	next, results, err := r.s.Apply(Encode(r.now, cmds...))
+	next, results, err := r.s.Apply(EncodeAs(EntryVersion, r.now, cmds...))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -137,6 +137,9 @@ func checkLedger(t testing.TB, s *State) {
 	}
 	want, sessions, hosted := map[key]uint64{}, map[key]int{}, map[api.NodeID]int{}
 	for v := range s.Sessions() {
+		if v.Wait != nil && (v.Node != "" || v.Reserved != 0) {
+			t.Fatalf("%s waits and holds %d on %q", v.ID, v.Reserved, v.Node)
+		}
 		if v.Node == "" {
 			continue
 		}
@@ -162,6 +165,28 @@ func checkLedger(t testing.TB, s *State) {
 	}
 }
 
+// checkQueue holds that the queue is exactly the sessions that wait, in order.
+func checkQueue(t testing.TB, s *State) {
+	t.Helper()
+	n := 0
+	for v := range s.Sessions() {
+		if v.Wait != nil {
+			n++
+		}
+	}
+	var last *Session
+	for v := range s.Waiting {
+		n--
+		if v.Wait == nil || last != nil && !(last.Wait.Turn < v.Wait.Turn || last.Wait.Turn == v.Wait.Turn && last.Wait.Seq < v.Wait.Seq) {
+			t.Fatalf("%s stands in the queue out of order", v.ID)
+		}
+		last = v
+	}
+	if n != 0 || s.WaitingCount() > 12 {
+		t.Fatalf("the queue of %d lacks %d waiting sessions", s.WaitingCount(), n)
+	}
+}
+
 // randomCommand draws any command with names from a small world, so that they
 // meet.
 func randomCommand(t testing.TB, r *rand.Rand, s *State) Command {
@@ -175,7 +200,36 @@ func randomCommand(t testing.TB, r *rand.Rand, s *State) Command {
 		}
 		return out
 	}
-	switch r.IntN(22) {
+	kinds := 22
+	if s.EntryVersion() >= 2 {
+		kinds = 29
+	}
+	switch r.IntN(kinds) {
+	case 22, 23, 24:
+		c := creation(session, "")
+		c.App, c.Account, c.Pool, c.Codec, c.Reserved = pick("app", 3), pick("acc", 3), "", "", 0
+		if r.IntN(3) == 0 {
+			c.Token = pick("tok", 4)
+		}
+		return &Queue{Create: *c, Until: s.Now().Add(time.Hour), Limit: 12, AccountLimit: 8, Ask: Ask{Region: "eu"}}
+	case 25, 26, 27:
+		m := &Place{ID: api.SessionID(session), From: 1, Generation: 1, Node: api.NodeID(nodeID), Pool: api.PoolCPU, Codec: api.H264, Region: "eu", Reserved: oneHD(), Screen: hd}
+		for v := range s.Waiting {
+			m.ID = v.ID // the first one
+			break
+		}
+		if v, ok := s.Live(m.ID); ok && r.IntN(4) > 0 {
+			m.From, m.Generation = v.Generation, v.Generation
+			if v.Observed == api.ObservedLost {
+				m.Generation++
+			}
+		}
+		return m
+	case 28:
+		if r.IntN(2) == 0 {
+			return &PutPolicy{Account: pick("acc", 3), Doc: []byte(`{"trunk":true}`)}
+		}
+		return &Routes{Routes: []Route{{Network: pick("net", 5), Node: api.NodeID(nodeID), Tenths: r.Uint64N(500), At: s.Now().Unix() / 60}}}
 	case 0, 1, 2, 3, 4, 5:
 		c := creation(session, nodeID)
 		c.App, c.Account = pick("app", 3), pick("acc", 3)
@@ -203,7 +257,7 @@ func randomCommand(t testing.TB, r *rand.Rand, s *State) Command {
 	case 9, 10, 11, 12, 13:
 		m := &Report{ID: api.SessionID(session), Generation: 1, Node: api.NodeID(nodeID), Boot: pick("b", 2), Seq: r.Uint64N(1000), Connected: r.IntN(2) == 0}
 		if v, ok := s.Live(m.ID); ok && r.IntN(4) > 0 {
-			m.Node = v.Node
+			m.Node, m.Generation = v.Node, v.Generation
 		}
 		m.Observed = []api.Observed{api.ObservedStarting, api.ObservedRunning, api.ObservedRunning, api.ObservedStopped, api.ObservedFailed}[r.IntN(5)]
 		if r.IntN(8) == 0 {

@@ -1,0 +1,61 @@
+package state
+
+import "fmt"
+
+// What entries of version 2 brought: sections that a snapshot has only when
+// there is something in them, so that replicas of version 1 never meet one.
+
+func (s *State) writeLater(out *snapshotWriter) {
+	if s.queue.seq > 0 {
+		out.put(sectionQueue, func(c *coder) { queueFields(c, &s.queue) })
+	}
+	for account, p := range s.policies.Sorted() {
+		out.put(sectionPolicy, func(c *coder) {
+			str(c, &account)
+			c.bytes(&p.doc)
+		})
+	}
+	for _, n := range s.networks.Sorted() {
+		out.put(sectionRoutes, func(c *coder) { list(c, &n.routes, routeFields) })
+	}
+}
+
+func queueFields(c *coder, q *queue) {
+	c.uint(&q.served)
+	c.uint(&q.seq)
+}
+
+func (s *State) loadLater(section uint64, c *coder) error {
+	c.version = EntryVersion
+	switch section {
+	case sectionSession2:
+		v := &Session{}
+		sessionFields(c, v)
+		return s.loadSession(v)
+	case sectionQueue:
+		queueFields(c, &s.queue)
+	case sectionPolicy:
+		var account string
+		var doc []byte
+		str(c, &account)
+		c.bytes(&doc)
+		if c.err != nil {
+			return c.err
+		}
+		p, err := parsePolicy(doc)
+		if err != nil {
+			return err
+		}
+		s.policies = s.policies.Set(account, p)
+	case sectionRoutes:
+		n := &network{}
+		list(c, &n.routes, routeFields)
+		if len(n.routes) == 0 || len(n.routes) > MaxRoutes {
+			return fmt.Errorf("a network of %d routes: %w", len(n.routes), ErrEntry)
+		}
+		s.networks = s.networks.Set(n.routes[0].Network, n)
+	default:
+		return fmt.Errorf("unknown section: %w", ErrEntry)
+	}
+	return nil
+}
