@@ -151,13 +151,19 @@ func streamLatency(ctx context.Context, runs int) (_ []Result, err error) {
 			s.result("glass_to_glass_ms_p95"+suffix, s.glass95, runs),
 			judge(s.result("input_to_photon_ms_p50"+suffix, s.input50, runs), 20),
 			judge(s.result("input_to_photon_ms_p95"+suffix, s.input95, runs), 35),
+			s.result("input_to_arrival_ms_p50"+suffix, s.arrive, runs),
+			s.result("browser_decode_ms_p50"+suffix, s.decode, runs),
+			s.result("browser_display_ms_p50"+suffix, s.display, runs),
 			Result{Name: "frames_per_s" + suffix, Value: round(median(s.fps)), Unit: "1/s", Runs: runs},
 		)
 	}
 	return out, nil
 }
 
-type samples struct{ glass50, glass95, input50, input95, fps []float64 }
+type samples struct {
+	glass50, glass95, input50, input95, fps []float64
+	arrive, decode, display                 []float64 // parts of input50
+}
 
 func (s *samples) result(name string, v []float64, runs int) Result {
 	return Result{Name: name, Value: round(median(v)), Unit: "ms", Runs: runs}
@@ -182,11 +188,14 @@ func (st *stage) sample(ctx context.Context, codec api.Codec, s *samples) error 
 		return errors.Join(err, st.leave(ctx, v, o))
 	}
 	type pressed struct {
-		P50, P95 float64
-		Lost     int
+		P50, P95, Arrive, Decode, Display float64
+		Lost                              int
 	}
-	input, err := site.Eval[pressed](v.Tab, `latency.measureInput(40, {video: site.stream.video, surface: site.stream.surface}).then(
-		r => ({P50: latency.percentile(r.samples, 50), P95: latency.percentile(r.samples, 95), Lost: r.lost}))`)
+	input, err := site.Eval[pressed](v.Tab, `latency.measureInput(40, {video: site.stream.video, surface: site.stream.surface}).then(r => {
+		const part = (name) => latency.percentile(r.parts.map(p => p[name]), 50);
+		return {P50: latency.percentile(r.samples, 50), P95: latency.percentile(r.samples, 95), Lost: r.lost,
+			Arrive: part("arrive"), Decode: part("decode"), Display: part("display")};
+	})`)
 	if err = errors.Join(err, st.leave(ctx, v, o)); err != nil {
 		return err
 	}
@@ -196,6 +205,7 @@ func (st *stage) sample(ctx context.Context, codec api.Codec, s *samples) error 
 	s.glass50, s.glass95 = append(s.glass50, glass.P50), append(s.glass95, glass.P95)
 	s.input50, s.input95 = append(s.input50, input.P50), append(s.input95, input.P95)
 	s.fps = append(s.fps, glass.FPS)
+	s.arrive, s.decode, s.display = append(s.arrive, input.Arrive), append(s.decode, input.Decode), append(s.display, input.Display)
 	return nil
 }
 

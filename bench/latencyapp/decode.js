@@ -117,12 +117,12 @@
         return;
       }
       const shown = meta.expectedDisplayTime;
-      for (const w of m.waiters.slice()) w(s, shown);
+      for (const w of m.waiters.slice()) w(s, shown, meta);
       if (s.clock === m.last) return; // the same picture again
       m.last = s.clock;
       let latency = ((m.base + shown) % wrap) - s.clock;
       if (latency < -wrap / 2) latency += wrap;
-      m.list.push({ clock: s.clock, shown, latency, counter: s.counter });
+      m.list.push({ clock: s.clock, shown, latency, counter: s.counter, ...stages(meta) });
     };
     video.requestVideoFrameCallback(frame);
     return m;
@@ -158,14 +158,15 @@
           m.waiters.splice(m.waiters.indexOf(take), 1);
           resolve(v);
         };
-        const take = (s, shown) => {
-          if (want(s)) done({ s, shown });
+        const take = (s, shown, meta) => {
+          if (want(s)) done({ s, shown, meta });
         };
         const timer = setTimeout(() => done(null), timeout);
         m.waiters.push(take);
       });
     const press = (type) => surface.dispatchEvent(new KeyboardEvent(type, { code, key, bubbles: true, cancelable: true }));
     const samples = [];
+    const parts = [];
     let lost = 0;
     surface.focus({ preventScroll: true });
     for (let i = 0; i < n; i++) {
@@ -181,12 +182,25 @@
       press("keydown");
       const after = await counted;
       press("keyup");
-      if (after) samples.push(after.shown - at);
-      else lost++;
+      if (after) {
+        samples.push(after.shown - at);
+        // Until the last packet of its picture is there: application, capture, encode, network.
+        parts.push({ arrive: (after.meta.receiveTime ?? NaN) - at, ...stages(after.meta) });
+      } else lost++;
       await pause(gap);
     }
     if (own) stopMeasure();
-    return { samples, lost };
+    return { samples, parts, lost };
+  }
+
+  /**
+   * stages splits what happens to a picture in the browser, in ms: decode (from
+   * its last packet until it can be shown) and display (from then until it is).
+   * NaN where the browser does not tell.
+   */
+  function stages(meta) {
+    const received = meta.receiveTime ?? NaN;
+    return { decode: meta.presentationTime - received, display: meta.expectedDisplayTime - meta.presentationTime };
   }
 
   function percentile(list, p) {

@@ -139,6 +139,7 @@ const studio = `(async (delay) => {
 type measured struct {
 	Input struct {
 		Samples []float64
+		Parts   []struct{ Arrive, Decode, Display *float64 }
 		Lost    int
 	}
 	Frames []struct {
@@ -159,6 +160,9 @@ func TestMeasuringSeesADelay(t *testing.T) {
 		}
 		if len(m.Input.Samples) != 5 || m.Input.Lost != 0 {
 			t.Fatalf("delay %s: %d samples, %d lost; want 5, 0", delay, len(m.Input.Samples), m.Input.Lost)
+		}
+		if len(m.Input.Parts) != len(m.Input.Samples) || m.Input.Parts[0].Display == nil {
+			t.Fatalf("delay %s: parts %v of %d samples", delay, m.Input.Parts, len(m.Input.Samples))
 		}
 		if len(m.Frames) < 10 || m.Frames[len(m.Frames)-1].Counter != 5 {
 			t.Fatalf("delay %s: %d frames", delay, len(m.Frames))

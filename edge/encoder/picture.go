@@ -60,6 +60,7 @@ func (s *session) advance() (time.Duration, error) {
 	now := media.Now()
 	if p.pending {
 		if d := p.pacer.Delay(time.Duration(now)); d > 0 {
+			s.screen.Hold() // it is better replaced by what is drawn meanwhile
 			return d, nil
 		}
 		if err := s.takePicture(); err != nil {
@@ -108,6 +109,7 @@ func (s *session) takePicture() error {
 		return err
 	}
 	if !changed {
+		p.pacer.Skip()
 		return nil
 	}
 	p.pacer.Take(time.Duration(pic.Taken))

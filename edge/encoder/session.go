@@ -84,6 +84,7 @@ func (s *session) run(ctx context.Context, messages <-chan any) error {
 			case err = <-s.screenEnd:
 			case <-s.drawn():
 				s.picture.pending = true
+				s.picture.pacer.Drawn(time.Duration(media.Now()))
 			case <-timer.C:
 			case <-tick.C:
 				s.settleBitrate()
@@ -120,6 +121,7 @@ func (s *session) handle(ctx context.Context, m any) error {
 		s.settleBitrate()
 	case media.Input:
 		s.inputs.add(m)
+		s.picture.pacer.Input(time.Duration(m.At))
 	case media.Pause:
 		s.paused = m.Paused
 		s.sound.pause(m.Paused)

@@ -65,6 +65,7 @@ type Screen struct {
 	root  xproto.Window
 	dmg   damage.Damage
 	area  xfixes.Region // where the server puts what was drawn
+	held  xfixes.Region // and what of it Hold took over
 	drawn chan struct{}
 	ran   atomic.Bool   // Run was called
 	done  chan struct{} // closed when Run ends
@@ -74,6 +75,7 @@ type Screen struct {
 	width, height int // of the picture before; 0 = none yet
 	pointer       pointer
 	parts         []image.Rectangle
+	holding       bool // held has something
 
 	mu      sync.Mutex
 	size    image.Point     // the root window's
@@ -185,6 +187,20 @@ func (s *Screen) Resize(width, height int) error {
 	return nil
 }
 
+// Hold lets Drawn receive once more, when something is drawn after what is
+// waiting to be grabbed now.
+func (s *Screen) Hold() {
+	s.mu.Lock()
+	damaged := s.damaged
+	s.damaged = false
+	s.mu.Unlock()
+	if !damaged || s.holding {
+		return
+	}
+	s.holding = true
+	damage.Subtract(s.x, s.dmg, 0, s.held)
+}
+
 // Grab takes what has been drawn since the last call; false: nothing was.
 func (s *Screen) Grab() (Picture, bool, error) {
 	for {
@@ -220,7 +236,7 @@ func (s *Screen) grab() (Picture, bool, error) {
 		changed = all
 	}
 	s.parts = append(s.parts[:0], changed)
-	if damaged {
+	if damaged || s.holding {
 		if err := s.takeDamage(); err != nil {
 			return Picture{}, false, err
 		}
@@ -260,6 +276,10 @@ const partsMost = 256
 // reported again, never lost.
 func (s *Screen) takeDamage() error {
 	damage.Subtract(s.x, s.dmg, 0, s.area)
+	if s.holding {
+		s.holding = false
+		xfixes.UnionRegion(s.x, s.area, s.held, s.area)
+	}
 	r, err := xfixes.FetchRegion(s.x, s.area).Reply()
 	if err != nil || r == nil {
 		return s.lost("read what was drawn", err)

@@ -109,6 +109,40 @@ func TestStillScreenIsNotTaken(t *testing.T) {
 	}
 }
 
+// What waits is not lost, and what is drawn over it is told.
+func TestHoldTellsOfMore(t *testing.T) {
+	display := startXvfb(t, "-screen", "0", "320x180x24")
+	s := openScreen(t, Config{Display: display, Width: 320, Height: 180})
+	p := newPainter(t, display, "")
+	drain(t, s)
+	told := func() {
+		t.Helper()
+		select {
+		case <-s.Drawn():
+		case <-time.After(5 * time.Second):
+			t.Fatal("nothing was reported as drawn")
+		}
+	}
+	p.fill(10, 10, 20, 20, 0xff0000)
+	told()
+	s.Hold()
+	s.Hold()   // once more changes nothing
+	s.x.Sync() // the server has it: what was drawn before that is held, too
+	p.fill(100, 100, 20, 20, 0x00ff00)
+	told()
+	pic, ok, err := s.Grab()
+	if err != nil || !ok {
+		t.Fatalf("nothing to grab: %v", err)
+	}
+	if box(pic) != image.Rect(10, 10, 120, 120) || pic.at(15, 15) != 0xff0000 || pic.at(105, 105) != 0x00ff00 {
+		t.Errorf("changed %v: %06x and %06x", pic.Changed, pic.at(15, 15), pic.at(105, 105))
+	}
+	p.fill(50, 50, 10, 10, 0x0000ff)
+	if pic = next(t, s); box(pic) != image.Rect(50, 50, 60, 60) {
+		t.Errorf("after a hold changed is %v", pic.Changed)
+	}
+}
+
 func TestNothingIsLostUnderLoad(t *testing.T) {
 	display := startXvfb(t, "-screen", "0", "320x180x24")
 	s := openScreen(t, Config{Display: display, Width: 320, Height: 180})
@@ -295,42 +329,6 @@ func TestOpenRefusesAndWaits(t *testing.T) {
 	defer cancel()
 	if _, err := Open(ctx, Config{Display: t.TempDir() + "/X9", Width: 320, Height: 180}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("a server that never comes: %v", err)
-	}
-}
-
-func TestPacer(t *testing.T) {
-	const interval = time.Second / 50
-	p := NewPacer(50)
-	now := 10 * time.Second
-	if d := p.Delay(now); d != 0 {
-		t.Fatalf("first picture waits %v", d)
-	}
-	// An application with jitter just at the rate is never held back.
-	for i := range 100 {
-		at := now + time.Duration(i)*interval + time.Duration(i%3)*interval/4
-		if d := p.Delay(at); d != 0 {
-			t.Fatalf("picture %d waits %v", i, d)
-		}
-		p.Take(at)
-	}
-	// One without limits gets the rate.
-	now += 200 * interval
-	start, taken := now, 0
-	for now < start+time.Second {
-		if d := p.Delay(now); d > 0 {
-			now += d
-			continue
-		}
-		p.Take(now)
-		taken++
-	}
-	if taken < 50 || taken > 52 {
-		t.Errorf("%d pictures in a second at 50", taken)
-	}
-	var free Pacer
-	free.Take(now)
-	if d := free.Delay(now); d != 0 {
-		t.Errorf("the zero Pacer waits %v", d)
 	}
 }
 

@@ -95,11 +95,13 @@ func (s *Screen) setup() error {
 	if s.dmg, err = damage.NewDamageId(s.x); err != nil {
 		return fmt.Errorf("make damage: %w", err)
 	}
-	if s.area, err = xfixes.NewRegionId(s.x); err != nil {
-		return fmt.Errorf("make region: %w", err)
-	}
-	if err := xfixes.CreateRegionChecked(s.x, s.area, nil).Check(); err != nil {
-		return fmt.Errorf("make region: %w", err)
+	for _, region := range []*xfixes.Region{&s.area, &s.held} {
+		if *region, err = xfixes.NewRegionId(s.x); err != nil {
+			return fmt.Errorf("make region: %w", err)
+		}
+		if err := xfixes.CreateRegionChecked(s.x, *region, nil).Check(); err != nil {
+			return fmt.Errorf("make region: %w", err)
+		}
 	}
 	// NonEmpty: one event for each Grab, however much is drawn.
 	if err := damage.CreateChecked(s.x, s.dmg, xproto.Drawable(s.root), damage.ReportLevelNonEmpty).Check(); err != nil {
