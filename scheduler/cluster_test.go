@@ -6,9 +6,11 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/gossip/simnet"
 )
 
 // clusterBus is one bus that several replicas share: all of them hear, the
@@ -59,10 +61,11 @@ func (c *clusterBus) all() []handlers {
 	return out
 }
 
-// cluster is several replicas on loopback.
+// cluster is several replicas, each on a host of its own.
 type cluster struct {
 	t       testing.TB
 	bus     *clusterBus
+	net     *simnet.Net // nil: this machine's loopback
 	members map[int]*member
 	peers   []string
 	change  []func(*Config)
@@ -75,21 +78,35 @@ type member struct {
 	stop func() error
 }
 
-// freeAddress finds a port that is free; the replicas need to know each
-// other's before they listen.
-func freeAddress(t testing.TB) string {
+// wire is the way between two replicas of one site.
+const wire = 300 * time.Microsecond
+
+// newCluster makes a cluster on a simulated network, for the virtual time of a
+// bubble.
+func newCluster(t testing.TB, n int, change ...func(*Config)) *cluster {
 	t.Helper()
+	network := simnet.New(1, func(string, string) simnet.Path { return simnet.Path{Delay: wire, Jitter: wire / 10} })
+	t.Cleanup(network.Close)
+	return newClusterOn(t, network, n, change...)
+}
+
+// address gives a member's; on loopback a port that is free, as the replicas
+// need to know each other's before they listen.
+func (c *cluster) address(i int) string {
+	if c.net != nil {
+		return fmt.Sprintf("127.0.0.%d:7000", i+1)
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		c.t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
 	return l.Addr().String()
 }
 
-func newCluster(t testing.TB, n int, change ...func(*Config)) *cluster {
+func newClusterOn(t testing.TB, on *simnet.Net, n int, change ...func(*Config)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, bus: &clusterBus{replicas: map[int]handlers{}, edges: newBus()}, members: map[int]*member{}, change: change}
+	c := &cluster{t: t, net: on, bus: &clusterBus{replicas: map[int]handlers{}, edges: newBus()}, members: map[int]*member{}, change: change}
 	c.bus.edges.up = handlers{
 		report: func(ctx context.Context, r api.Report) api.Ack {
 			for _, h := range c.bus.all() {
@@ -108,8 +125,8 @@ func newCluster(t testing.TB, n int, change ...func(*Config)) *cluster {
 			return answer
 		},
 	}
-	for range n {
-		c.peers = append(c.peers, freeAddress(t))
+	for i := range n {
+		c.peers = append(c.peers, c.address(i))
 	}
 	for i := range n {
 		c.members[i] = &member{data: t.TempDir(), at: c.peers[i]}
@@ -127,6 +144,9 @@ func (c *cluster) start(i int, change ...func(*Config)) {
 	m := c.members[i]
 	cfg := testConfig(c.t, nil, m.data)
 	cfg.Bus, cfg.RaftListen, cfg.Settle = busOf{c.bus, i}, m.at, 200*time.Millisecond
+	if c.net != nil {
+		cfg.Network = c.net.Host(fmt.Sprintf("127.0.0.%d", i+1))
+	}
 	for _, f := range append(c.change, change...) {
 		f(&cfg)
 	}
@@ -203,7 +223,9 @@ func (c *cluster) eventually(what string, ok func() bool) {
 	(&world{t: c.t}).eventually(what, ok)
 }
 
-func TestEveryReplicaServesEveryCall(t *testing.T) {
+func TestEveryReplicaServesEveryCall(t *testing.T) { synctest.Test(t, testEveryReplicaServesEveryCall) }
+
+func testEveryReplicaServesEveryCall(t *testing.T) {
 	c := newCluster(t, 3)
 	w := c.world(c.follower())
 	w.app()

@@ -30,6 +30,13 @@ type Locator interface {
 	Locate(address string) api.Location
 }
 
+// Network is how replicas reach each other.
+type Network interface {
+	// Listen accepts connections at host:port; port 0 takes a free one.
+	Listen(address string) (net.Listener, error)
+	Dial(ctx context.Context, address string) (net.Conn, error)
+}
+
 // Config of a Server. Bus, Data and Log are needed; the rest has defaults.
 type Config struct {
 	Data string // directory of the Raft log and snapshots
@@ -54,6 +61,7 @@ type Config struct {
 	RaftListen    string
 	RaftAdvertise string       // host:port that the others dial; "" = RaftListen
 	Certificates  Certificates // mutual TLS between replicas; nil = plain TCP
+	Network       Network      // nil = this machine's TCP
 	Profile       string       // ProfileSite or ProfileWAN; "" = ProfileSite
 	// A new replica with Peers (host:port of RaftListen) founds a cluster with
 	// them once Expect replicas have found each other, or joins theirs.
@@ -94,6 +102,9 @@ func (c Config) withDefaults() (Config, error) {
 	none := func() []string { return nil }
 	if c.NATSURLs == nil {
 		c.NATSURLs = none
+	}
+	if c.Network == nil {
+		c.Network = machine{}
 	}
 	if c.Gossip == nil {
 		c.Gossip = func(string) []string { return nil }

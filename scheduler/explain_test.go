@@ -6,13 +6,16 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 )
 
 // TestPlacementIsExplained creates a session and reads why it runs there.
-func TestPlacementIsExplained(t *testing.T) {
+func TestPlacementIsExplained(t *testing.T) { synctest.Test(t, testPlacementIsExplained) }
+
+func testPlacementIsExplained(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	w.edge("near", 2, func(n *api.Node) { n.Location = api.Location{Known: true, Latitude: 48, Longitude: 11} })

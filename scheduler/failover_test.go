@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -151,7 +152,9 @@ func check(t testing.TB, c *cluster, l *load) {
 	}
 }
 
-func TestLeaderIsKilledUnderLoad(t *testing.T) {
+func TestLeaderIsKilledUnderLoad(t *testing.T) { synctest.Test(t, testLeaderIsKilledUnderLoad) }
+
+func testLeaderIsKilledUnderLoad(t *testing.T) {
 	took := failovers(t, 3)
 	t.Log("without an acknowledgement for", took)
 	for _, d := range took {

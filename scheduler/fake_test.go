@@ -62,6 +62,8 @@ type fakeEdge struct {
 	bus  *fakeBus
 	key  ed25519.PrivateKey
 	node api.Node
+	over chan struct{}  // closed: it tells nothing any more
+	told sync.WaitGroup // reports on their way
 
 	mu       sync.Mutex
 	silent   bool // takes no command, sends nothing
@@ -92,15 +94,15 @@ func (e *fakeEdge) command(ctx context.Context, c api.Command) (api.Ack, error) 
 		if e.running[c.Session] == nil {
 			e.running[c.Session] = &api.Running{Session: c.Session, Generation: c.Generation, Observed: api.ObservedStarting}
 			e.specs[c.Session] = *c.Spec
-			go func() {
+			e.told.Go(func() {
 				e.tell(c.Session, c.Generation, api.ObservedStarting, "", false)
 				e.set(c.Session, api.ObservedRunning)
 				e.tell(c.Session, c.Generation, api.ObservedRunning, "", false)
-			}()
+			})
 		}
 	case api.VerbStop:
 		delete(e.running, c.Session)
-		go e.tell(c.Session, c.Generation, api.ObservedStopped, c.Reason, false)
+		e.told.Go(func() { e.tell(c.Session, c.Generation, api.ObservedStopped, c.Reason, false) })
 	}
 	return api.Ack{OK: true}, nil
 }
@@ -123,7 +125,11 @@ func (e *fakeEdge) tell(id api.SessionID, g api.Generation, o api.Observed, why 
 		if e.bus.handlers().report(context.Background(), r).OK {
 			return
 		}
-		time.Sleep(10 * time.Millisecond)
+		select {
+		case <-e.over:
+			return
+		case <-time.After(10 * time.Millisecond):
+		}
 	}
 }
 
@@ -251,7 +257,7 @@ func (w *world) edge(name string, streams uint64, change ...func(*api.Node)) *fa
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	e := &fakeEdge{t: w.t, bus: w.bus, key: private, running: map[api.SessionID]*api.Running{}, specs: map[api.SessionID]api.Spec{}}
+	e := &fakeEdge{t: w.t, bus: w.bus, key: private, over: make(chan struct{}), running: map[api.SessionID]*api.Running{}, specs: map[api.SessionID]api.Spec{}}
 	e.node = api.Node{
 		ID: api.NodeIDFromKey(public), Name: name, PublicKey: public, Region: "eu", Boot: "boot-1",
 		Addresses: []string{"192.0.2.7"}, RelayPort: 3478, Pools: cpuFor(streams),
@@ -284,7 +290,7 @@ func (w *world) edge(name string, streams uint64, change ...func(*api.Node)) *fa
 			}
 		}
 	}()
-	w.t.Cleanup(func() { cancel(); <-beating })
+	w.t.Cleanup(func() { cancel(); <-beating; close(e.over); e.told.Wait() })
 	return e
 }
 

@@ -3,12 +3,15 @@ package scheduler
 import (
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 )
 
-func TestSessionLivesAndEnds(t *testing.T) {
+func TestSessionLivesAndEnds(t *testing.T) { synctest.Test(t, testSessionLivesAndEnds) }
+
+func testSessionLivesAndEnds(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	e := w.edge("one", 4)
@@ -37,7 +40,9 @@ func TestSessionLivesAndEnds(t *testing.T) {
 	}
 }
 
-func TestCommandsAreSentUntilTaken(t *testing.T) {
+func TestCommandsAreSentUntilTaken(t *testing.T) { synctest.Test(t, testCommandsAreSentUntilTaken) }
+
+func testCommandsAreSentUntilTaken(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	e := w.edge("one", 4)
@@ -56,6 +61,10 @@ func TestCommandsAreSentUntilTaken(t *testing.T) {
 }
 
 func TestDeleteBeforeTheEdgeHeardOfIt(t *testing.T) {
+	synctest.Test(t, testDeleteBeforeTheEdgeHeardOfIt)
+}
+
+func testDeleteBeforeTheEdgeHeardOfIt(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	e := w.edge("one", 4)
@@ -74,6 +83,10 @@ func TestDeleteBeforeTheEdgeHeardOfIt(t *testing.T) {
 }
 
 func TestForceReachesAnEdgeThatIsStoppingAlready(t *testing.T) {
+	synctest.Test(t, testForceReachesAnEdgeThatIsStoppingAlready)
+}
+
+func testForceReachesAnEdgeThatIsStoppingAlready(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	e := w.edge("one", 4)
@@ -97,7 +110,9 @@ func TestForceReachesAnEdgeThatIsStoppingAlready(t *testing.T) {
 	})
 }
 
-func TestEndWithWaitTellsOfATimeout(t *testing.T) {
+func TestEndWithWaitTellsOfATimeout(t *testing.T) { synctest.Test(t, testEndWithWaitTellsOfATimeout) }
+
+func testEndWithWaitTellsOfATimeout(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.EndTimeout = 100 * time.Millisecond })
 	w.app()
 	e := w.edge("one", 4)
@@ -114,7 +129,9 @@ func TestEndWithWaitTellsOfATimeout(t *testing.T) {
 	}
 }
 
-func TestJoinHandsOver(t *testing.T) {
+func TestJoinHandsOver(t *testing.T) { synctest.Test(t, testJoinHandsOver) }
+
+func testJoinHandsOver(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	e := w.edge("one", 4)
@@ -156,7 +173,9 @@ func TestJoinHandsOver(t *testing.T) {
 	}
 }
 
-func TestIdempotentCreate(t *testing.T) {
+func TestIdempotentCreate(t *testing.T) { synctest.Test(t, testIdempotentCreate) }
+
+func testIdempotentCreate(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	w.edge("one", 1)
@@ -171,7 +190,9 @@ func TestIdempotentCreate(t *testing.T) {
 	}
 }
 
-func TestSweepEndsWhatIsOverdue(t *testing.T) {
+func TestSweepEndsWhatIsOverdue(t *testing.T) { synctest.Test(t, testSweepEndsWhatIsOverdue) }
+
+func testSweepEndsWhatIsOverdue(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	e := w.edge("one", 4)
@@ -191,7 +212,9 @@ func TestSweepEndsWhatIsOverdue(t *testing.T) {
 }
 
 // TestOverdueByTheClock moves the clock instead of waiting for minutes.
-func TestOverdueByTheClock(t *testing.T) {
+func TestOverdueByTheClock(t *testing.T) { synctest.Test(t, testOverdueByTheClock) }
+
+func testOverdueByTheClock(t *testing.T) {
 	var ahead atomic.Int64
 	w := newWorld(t, func(c *Config) {
 		c.Lease = time.Hour
@@ -225,6 +248,10 @@ func TestOverdueByTheClock(t *testing.T) {
 }
 
 func TestAppDeletedBeforeItsSessionStarts(t *testing.T) {
+	synctest.Test(t, testAppDeletedBeforeItsSessionStarts)
+}
+
+func testAppDeletedBeforeItsSessionStarts(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	e := w.edge("one", 4)

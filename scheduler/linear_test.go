@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/anishathalye/porcupine"
@@ -160,7 +161,9 @@ func (r *recorder) list(client int) {
 // TestSessionsAreLinearizable records what clients of all replicas see of
 // creates, deletes and lists while leaders end and hand on, and looks for an
 // order of the steps in which one client alone would have seen the same.
-func TestSessionsAreLinearizable(t *testing.T) {
+func TestSessionsAreLinearizable(t *testing.T) { synctest.Test(t, testSessionsAreLinearizable) }
+
+func testSessionsAreLinearizable(t *testing.T) {
 	c := newCluster(t, 3)
 	w := c.world(0)
 	if _, err := w.s.PutApplication(w.ctx(), api.App{Name: "cave", Kind: api.AppExternal}); err != nil {

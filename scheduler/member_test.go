@@ -14,6 +14,7 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -23,7 +24,7 @@ import (
 // join adds a member by the API of another one.
 func (c *cluster) join(i int, through *Server) {
 	c.t.Helper()
-	c.members[i] = &member{data: c.t.TempDir(), at: freeAddress(c.t)}
+	c.members[i] = &member{data: c.t.TempDir(), at: c.address(i)}
 	c.start(i, func(cfg *Config) {
 		cfg.Join = func(ctx context.Context, r api.Replica) error {
 			return through.AddReplica(ctx, api.ReplicaJoin{Replica: r})
@@ -53,6 +54,10 @@ func (c *cluster) roles(i int) (leaders, voters, all int) {
 }
 
 func TestMembersJoinSettleLeadAndLeave(t *testing.T) {
+	synctest.Test(t, testMembersJoinSettleLeadAndLeave)
+}
+
+func testMembersJoinSettleLeadAndLeave(t *testing.T) {
 	c := newCluster(t, 1)
 	c.world(0).app()
 	c.join(1, c.members[0].s)
@@ -95,7 +100,9 @@ func TestMembersJoinSettleLeadAndLeave(t *testing.T) {
 	}
 }
 
-func TestDeadMemberIsReplaced(t *testing.T) {
+func TestDeadMemberIsReplaced(t *testing.T) { synctest.Test(t, testDeadMemberIsReplaced) }
+
+func testDeadMemberIsReplaced(t *testing.T) {
 	c := newCluster(t, 3)
 	dead := c.follower()
 	id := c.members[dead].s.ID()
@@ -112,6 +119,10 @@ func TestDeadMemberIsReplaced(t *testing.T) {
 }
 
 func TestClusterStartsAgainWithItsState(t *testing.T) {
+	synctest.Test(t, testClusterStartsAgainWithItsState)
+}
+
+func testClusterStartsAgainWithItsState(t *testing.T) {
 	c := newCluster(t, 3)
 	c.world(1).app()
 	for _, m := range c.members {
@@ -131,7 +142,9 @@ func TestClusterStartsAgainWithItsState(t *testing.T) {
 	}
 }
 
-func TestNoLeaderIsUnavailable(t *testing.T) {
+func TestNoLeaderIsUnavailable(t *testing.T) { synctest.Test(t, testNoLeaderIsUnavailable) }
+
+func testNoLeaderIsUnavailable(t *testing.T) {
 	c := newCluster(t, 3)
 	last := c.follower()
 	for i, m := range c.members {
@@ -153,6 +166,10 @@ func TestNoLeaderIsUnavailable(t *testing.T) {
 }
 
 func TestRestoredSnapshotIsOnEveryMember(t *testing.T) {
+	synctest.Test(t, testRestoredSnapshotIsOnEveryMember)
+}
+
+func testRestoredSnapshotIsOnEveryMember(t *testing.T) {
 	c := newCluster(t, 3)
 	w := c.world(c.follower())
 	w.app()
@@ -193,6 +210,10 @@ func (w *world) mustPut(name string) {
 // TestEntryVersionIsTheLowestOfAll holds that a later version is written only
 // when every member reads it, and that nobody who does not is let in then.
 func TestEntryVersionIsTheLowestOfAll(t *testing.T) {
+	synctest.Test(t, testEntryVersionIsTheLowestOfAll)
+}
+
+func testEntryVersionIsTheLowestOfAll(t *testing.T) {
 	next := state.EntryVersion + 1
 	c := newCluster(t, 1, func(cfg *Config) { cfg.EntryVersion = next })
 	old := func(cfg *Config) { cfg.EntryVersion = state.EntryVersion }
@@ -274,7 +295,7 @@ func (f fixedCertificates) Client() *tls.Config {
 
 func TestReplicasTalkByMutualTLS(t *testing.T) {
 	a := newAuthority(t)
-	c := newCluster(t, 3, func(cfg *Config) { cfg.Certificates = a.certificates() })
+	c := newClusterOn(t, nil, 3, func(cfg *Config) { cfg.Certificates = a.certificates() })
 	w := c.world(c.follower())
 	w.app()
 	stranger := newAuthority(t).certificates()

@@ -4,12 +4,15 @@ import (
 	"crypto/ed25519"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 )
 
-func TestNodeLostAndBack(t *testing.T) {
+func TestNodeLostAndBack(t *testing.T) { synctest.Test(t, testNodeLostAndBack) }
+
+func testNodeLostAndBack(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	e := w.edge("one", 4)
@@ -46,7 +49,9 @@ func TestNodeLostAndBack(t *testing.T) {
 	})
 }
 
-func TestSessionThatItsNodeForgot(t *testing.T) {
+func TestSessionThatItsNodeForgot(t *testing.T) { synctest.Test(t, testSessionThatItsNodeForgot) }
+
+func testSessionThatItsNodeForgot(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	e := w.edge("one", 4)
@@ -61,6 +66,10 @@ func TestSessionThatItsNodeForgot(t *testing.T) {
 }
 
 func TestDaemonRestartsUnderItsSessions(t *testing.T) {
+	synctest.Test(t, testDaemonRestartsUnderItsSessions)
+}
+
+func testDaemonRestartsUnderItsSessions(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	e := w.edge("one", 4)
@@ -100,7 +109,9 @@ func TestDaemonRestartsUnderItsSessions(t *testing.T) {
 	}
 }
 
-func TestJoinNodeRefuses(t *testing.T) {
+func TestJoinNodeRefuses(t *testing.T) { synctest.Test(t, testJoinNodeRefuses) }
+
+func testJoinNodeRefuses(t *testing.T) {
 	w := newWorld(t)
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {
@@ -160,7 +171,9 @@ type table map[string]api.Location
 
 func (t table) Locate(address string) api.Location { return t[address] }
 
-func TestJoinNodeCompletes(t *testing.T) {
+func TestJoinNodeCompletes(t *testing.T) { synctest.Test(t, testJoinNodeCompletes) }
+
+func testJoinNodeCompletes(t *testing.T) {
 	berlin := api.Location{Known: true, Latitude: 52.5, Longitude: 13.4, Source: "table"}
 	w := newWorld(t, func(c *Config) {
 		c.Locator = table{"192.0.2.7": berlin}
@@ -202,7 +215,9 @@ func TestJoinNodeCompletes(t *testing.T) {
 	}
 }
 
-func TestDrainAndRemove(t *testing.T) {
+func TestDrainAndRemove(t *testing.T) { synctest.Test(t, testDrainAndRemove) }
+
+func testDrainAndRemove(t *testing.T) {
 	kicked := make(chan api.NodeID, 1)
 	w := newWorld(t, func(c *Config) {
 		c.Kick = func(id api.NodeID) error { kicked <- id; return nil }

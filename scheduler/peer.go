@@ -35,6 +35,7 @@ type Certificates interface {
 // port is where the replicas reach each other: Raft and calls on one listener.
 type port struct {
 	listener  net.Listener
+	network   Network
 	certs     Certificates // nil = plain TCP
 	advertise string       // host:port
 	raft      *lane
@@ -45,11 +46,11 @@ type port struct {
 
 // openPort listens. The caller closes it.
 func openPort(c Config) (*port, error) {
-	l, err := net.Listen("tcp", c.RaftListen)
+	l, err := c.Network.Listen(c.RaftListen)
 	if err != nil {
 		return nil, fmt.Errorf("listen for other replicas: %w", err)
 	}
-	p := &port{listener: l, certs: c.Certificates, advertise: l.Addr().String(), greeting: make(chan struct{}, maxGreeting)}
+	p := &port{listener: l, network: c.Network, certs: c.Certificates, advertise: l.Addr().String(), greeting: make(chan struct{}, maxGreeting)}
 	if c.RaftAdvertise != "" {
 		p.advertise = c.RaftAdvertise
 		if host, at, err := net.SplitHostPort(p.advertise); err == nil && at == "0" {
@@ -114,20 +115,56 @@ func (p *port) greet(c net.Conn) {
 
 // dial connects to another replica.
 func (p *port) dial(ctx context.Context, address string, way byte) (net.Conn, error) {
-	d := net.Dialer{Timeout: dialTimeout}
-	var c net.Conn
-	var err error
-	if p.certs == nil {
-		c, err = d.DialContext(ctx, "tcp", address)
-	} else {
-		t := tls.Dialer{NetDialer: &d, Config: p.certs.Client()}
-		c, err = t.DialContext(ctx, "tcp", address)
+	ctx, cancel := context.WithTimeout(ctx, dialTimeout)
+	defer cancel()
+	c, err := p.network.Dial(ctx, address)
+	if err == nil && p.certs != nil {
+		c, err = secure(ctx, c, address, p.certs)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("dial replica: %w", err)
 	}
 	if _, err := c.Write([]byte{way}); err != nil {
 		return nil, errors.Join(fmt.Errorf("greet replica: %w", err), c.Close())
+	}
+	return c, nil
+}
+
+// secure does the handshake of a connection; a failed one is closed.
+func secure(ctx context.Context, c net.Conn, address string, certs Certificates) (net.Conn, error) {
+	cfg := certs.Client()
+	if cfg.ServerName == "" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("read address: %w", err), c.Close())
+		}
+		cfg = cfg.Clone()
+		cfg.ServerName = host
+	}
+	t := tls.Client(c, cfg)
+	if err := t.HandshakeContext(ctx); err != nil {
+		return nil, errors.Join(fmt.Errorf("agree on TLS: %w", err), c.Close())
+	}
+	return t, nil
+}
+
+// machine is TCP of this machine.
+type machine struct{}
+
+// Listen accepts connections.
+func (machine) Listen(address string) (net.Listener, error) {
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("open port: %w", err)
+	}
+	return l, nil
+}
+
+// Dial connects.
+func (machine) Dial(ctx context.Context, address string) (net.Conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("connect: %w", err)
 	}
 	return c, nil
 }

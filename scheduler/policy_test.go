@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"testing"
+	"testing/synctest"
 
 	"github.com/perigee-cloud/perigee/api"
 )
@@ -14,7 +15,9 @@ func (w *world) policy(p *api.PlacementPolicy) {
 }
 
 // TestPolicyOfAnApplication puts policies and creates sessions under them.
-func TestPolicyOfAnApplication(t *testing.T) {
+func TestPolicyOfAnApplication(t *testing.T) { synctest.Test(t, testPolicyOfAnApplication) }
+
+func testPolicyOfAnApplication(t *testing.T) {
 	w := newWorld(t)
 	munich := w.edge("munich", 1, func(n *api.Node) { n.Location = api.Location{Known: true, Latitude: 48.14, Longitude: 11.58} })
 	berlin := w.edge("berlin", 4, func(n *api.Node) {
@@ -47,7 +50,9 @@ func TestPolicyOfAnApplication(t *testing.T) {
 }
 
 // TestTrunkIsLeftToJoins keeps a share that a larger screen of a join may take.
-func TestTrunkIsLeftToJoins(t *testing.T) {
+func TestTrunkIsLeftToJoins(t *testing.T) { synctest.Test(t, testTrunkIsLeftToJoins) }
+
+func testTrunkIsLeftToJoins(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.Trunk = 0.5 })
 	w.app()
 	w.edge("one", 2)
@@ -62,7 +67,9 @@ func TestTrunkIsLeftToJoins(t *testing.T) {
 }
 
 // TestProbesDecide lets a client's own measurements overrule the map.
-func TestProbesDecide(t *testing.T) {
+func TestProbesDecide(t *testing.T) { synctest.Test(t, testProbesDecide) }
+
+func testProbesDecide(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	near := w.edge("near", 4, func(n *api.Node) { n.Location = api.Location{Known: true, Latitude: 48.14, Longitude: 11.58} })
@@ -77,7 +84,9 @@ func TestProbesDecide(t *testing.T) {
 }
 
 // TestEveryReplicaExplains asks each for what the leader placed.
-func TestEveryReplicaExplains(t *testing.T) {
+func TestEveryReplicaExplains(t *testing.T) { synctest.Test(t, testEveryReplicaExplains) }
+
+func testEveryReplicaExplains(t *testing.T) {
 	c := newCluster(t, 3)
 	w := c.world(c.follower())
 	w.app()

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"slices"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -32,7 +33,9 @@ func (w *world) probes(c api.Location) (names []string, targets []api.ProbeTarge
 	return names, targets
 }
 
-func TestProbesAreTheNearestSites(t *testing.T) {
+func TestProbesAreTheNearestSites(t *testing.T) { synctest.Test(t, testProbesAreTheNearestSites) }
+
+func testProbesAreTheNearestSites(t *testing.T) {
 	w := newWorld(t)
 	w.edge("frankfurt", 4, at("eu", 50.11, 8.68))
 	w.edge("frankfurt-large", 8, at("eu", 50.12, 8.69)) // the same site
@@ -56,7 +59,9 @@ func TestProbesAreTheNearestSites(t *testing.T) {
 	}
 }
 
-func TestProbesOfOneSite(t *testing.T) {
+func TestProbesOfOneSite(t *testing.T) { synctest.Test(t, testProbesOfOneSite) }
+
+func testProbesOfOneSite(t *testing.T) {
 	w := newWorld(t)
 	if got, _ := w.probes(api.Location{}); len(got) != 0 {
 		t.Errorf("without nodes a client measures %v", got)
@@ -72,7 +77,9 @@ func TestProbesOfOneSite(t *testing.T) {
 	}
 }
 
-func TestProbesOfUnknownClientSpread(t *testing.T) {
+func TestProbesOfUnknownClientSpread(t *testing.T) { synctest.Test(t, testProbesOfUnknownClientSpread) }
+
+func testProbesOfUnknownClientSpread(t *testing.T) {
 	w := newWorld(t, func(c *Config) { c.DefaultRegion = "eu" })
 	w.edge("asia", 2, at("asia", 35.68, 139.69))
 	w.edge("us", 8, at("us", 38.95, -77.45))
@@ -88,7 +95,9 @@ func TestProbesOfUnknownClientSpread(t *testing.T) {
 	})
 }
 
-func TestProbeTargetsCanBeMeasured(t *testing.T) {
+func TestProbeTargetsCanBeMeasured(t *testing.T) { synctest.Test(t, testProbeTargetsCanBeMeasured) }
+
+func testProbeTargetsCanBeMeasured(t *testing.T) {
 	w := newWorld(t)
 	e := w.edge("one", 4, func(n *api.Node) { n.Addresses = []string{"192.0.2.7", "2001:db8::7"} })
 	_, first := w.probes(api.Location{})
@@ -110,7 +119,9 @@ func TestProbeTargetsCanBeMeasured(t *testing.T) {
 }
 
 // Building the atlas is bounded: it is kept for fifty times what it took.
-func TestProbeAtlasIsKept(t *testing.T) {
+func TestProbeAtlasIsKept(t *testing.T) { synctest.Test(t, testProbeAtlasIsKept) }
+
+func testProbeAtlasIsKept(t *testing.T) {
 	w := newWorld(t)
 	w.edge("one", 1)
 	now := time.Unix(1_800_000_000, 0)
@@ -139,6 +150,10 @@ func TestMeasuredRoundTripsAreNeeded(t *testing.T) {
 }
 
 func TestEveryReplicaOffersAndTakesProbes(t *testing.T) {
+	synctest.Test(t, testEveryReplicaOffersAndTakesProbes)
+}
+
+func testEveryReplicaOffersAndTakesProbes(t *testing.T) {
 	c := newCluster(t, 3)
 	w := c.world(c.follower())
 	w.app()

@@ -12,12 +12,15 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 )
 
-func TestHerdNeverReservesTwice(t *testing.T) {
+func TestHerdNeverReservesTwice(t *testing.T) { synctest.Test(t, testHerdNeverReservesTwice) }
+
+func testHerdNeverReservesTwice(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	w.edge("one", 7)
@@ -71,7 +74,9 @@ func TestHerdNeverReservesTwice(t *testing.T) {
 	}
 }
 
-func TestRestartKeepsTheState(t *testing.T) {
+func TestRestartKeepsTheState(t *testing.T) { synctest.Test(t, testRestartKeepsTheState) }
+
+func testRestartKeepsTheState(t *testing.T) {
 	bus, data := newBus(), t.TempDir()
 	w := openWorld(t, bus, data)
 	w.app()
@@ -108,7 +113,9 @@ func TestRestartKeepsTheState(t *testing.T) {
 	}
 }
 
-func TestGraceAtTheStart(t *testing.T) {
+func TestGraceAtTheStart(t *testing.T) { synctest.Test(t, testGraceAtTheStart) }
+
+func testGraceAtTheStart(t *testing.T) {
 	bus, data := newBus(), t.TempDir()
 	w := openWorld(t, bus, data)
 	w.app()
@@ -126,7 +133,9 @@ func TestGraceAtTheStart(t *testing.T) {
 	}
 }
 
-func TestSnapshotAndRestart(t *testing.T) {
+func TestSnapshotAndRestart(t *testing.T) { synctest.Test(t, testSnapshotAndRestart) }
+
+func testSnapshotAndRestart(t *testing.T) {
 	bus, data := newBus(), t.TempDir()
 	w := openWorld(t, bus, data)
 	for i := range 50 {
@@ -149,6 +158,10 @@ func TestSnapshotAndRestart(t *testing.T) {
 }
 
 func TestSecondSchedulerOnOneDirectory(t *testing.T) {
+	synctest.Test(t, testSecondSchedulerOnOneDirectory)
+}
+
+func testSecondSchedulerOnOneDirectory(t *testing.T) {
 	data := t.TempDir()
 	openWorld(t, newBus(), data)
 	s, err := New(testConfig(t, newBus(), data))
@@ -188,7 +201,9 @@ func TestUnreadableEntryStops(t *testing.T) {
 	}
 }
 
-func TestExternalApplication(t *testing.T) {
+func TestExternalApplication(t *testing.T) { synctest.Test(t, testExternalApplication) }
+
+func testExternalApplication(t *testing.T) {
 	var ahead atomic.Int64
 	w := newWorld(t, func(c *Config) {
 		c.Clock = func() time.Time { return time.Now().Add(time.Duration(ahead.Load())) }
@@ -260,7 +275,9 @@ func TestConfigRefuses(t *testing.T) {
 	}
 }
 
-func TestCreateRefuses(t *testing.T) {
+func TestCreateRefuses(t *testing.T) { synctest.Test(t, testCreateRefuses) }
+
+func testCreateRefuses(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	if _, err := w.s.PutApplication(w.ctx(), api.App{Name: "h264only", Command: []string{"x"}, Codecs: []api.Codec{api.H264}}); err != nil {
@@ -294,7 +311,9 @@ func TestCreateRefuses(t *testing.T) {
 	}
 }
 
-func TestTokens(t *testing.T) {
+func TestTokens(t *testing.T) { synctest.Test(t, testTokens) }
+
+func testTokens(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	w.edge("one", 9)
@@ -353,7 +372,9 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-func TestExpiredToken(t *testing.T) {
+func TestExpiredToken(t *testing.T) { synctest.Test(t, testExpiredToken) }
+
+func testExpiredToken(t *testing.T) {
 	now := time.Now()
 	var mu sync.Mutex
 	w := newWorld(t, func(c *Config) {
@@ -371,7 +392,9 @@ func TestExpiredToken(t *testing.T) {
 	}
 }
 
-func TestListSessions(t *testing.T) {
+func TestListSessions(t *testing.T) { synctest.Test(t, testListSessions) }
+
+func testListSessions(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	w.edge("one", 9)
@@ -380,6 +403,7 @@ func TestListSessions(t *testing.T) {
 		a := w.mustCreate(func(r *api.CreateRequest) { r.Grant.Account = []string{"alice", "bob"}[i%2] })
 		w.until(a.Session.ID, api.StatusActive)
 		ids = append(ids, a.Session.ID)
+		time.Sleep(time.Millisecond) // of the bubble: each is younger than the one before
 	}
 	if err := w.s.EndSession(w.ctx(), ids[0], api.EndRequest{Wait: true}); err != nil {
 		t.Fatal(err)
@@ -418,7 +442,9 @@ func TestListSessions(t *testing.T) {
 	}
 }
 
-func TestCheckTicketRefuses(t *testing.T) {
+func TestCheckTicketRefuses(t *testing.T) { synctest.Test(t, testCheckTicketRefuses) }
+
+func testCheckTicketRefuses(t *testing.T) {
 	w := newWorld(t)
 	w.app()
 	w.edge("one", 4)
