@@ -75,6 +75,11 @@ type NodeJoined struct {
 	HeartbeatMS   int      `json:"heartbeat_ms"`
 	LeaseMS       int      `json:"lease_ms"`
 	PublicAddress string   `json:"public_address"` // the address the request came from
+	// STUN lists where schedulers answer STUN, "host:port"; an unspecified host is
+	// the one that the node joined by.
+	STUN []string `json:"stun,omitempty"`
+	// Schedulers are the base URLs of the schedulers that a node may join by.
+	Schedulers []string `json:"schedulers,omitempty"`
 }
 
 // JoinPayload is what NodeJoin.Signature signs: the node's key and boot id.

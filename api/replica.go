@@ -10,6 +10,7 @@ type Replica struct {
 	NATS    string            `json:"nats,omitempty"`   // URL for edges
 	Route   string            `json:"route,omitempty"`  // host:port of its NATS for the other replicas'
 	Bus     string            `json:"bus,omitempty"`    // id of this start of its NATS
+	STUN    string            `json:"stun,omitempty"`   // host:port where it tells edges their address
 	Gossip  map[string]string `json:"gossip,omitempty"` // host:port by region
 	Version string            `json:"version,omitempty"`
 	// Entry is the highest version of log entries that it reads.

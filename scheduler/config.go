@@ -51,6 +51,7 @@ type Config struct {
 	Kick func(api.NodeID) error
 
 	NATSURLs func() []string // told to edges that join
+	STUN     func() []string // host:port where they learn their address; nil = nowhere
 	// Gossip gives members of a region's ring, told to edges that join it.
 	Gossip  func(region string) []string
 	RingKey []byte // gossip key of a new cluster; nil = draw one
@@ -105,6 +106,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Network == nil {
 		c.Network = machine{}
+	}
+	if c.STUN == nil {
+		c.STUN = none
 	}
 	if c.Gossip == nil {
 		c.Gossip = func(string) []string { return nil }

@@ -46,7 +46,10 @@ func (l *leases) hear(id api.NodeID, boot string, seq uint64, h api.Headroom, no
 		l.nodes[id] = n
 	}
 	n.heard = now
-	if seq != 0 && seq <= n.seq {
+	if seq == 0 { // it joined, the same start once more perhaps
+		return true
+	}
+	if seq <= n.seq {
 		return false
 	}
 	n.seq, n.headroom = seq, h

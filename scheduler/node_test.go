@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"crypto/ed25519"
+	"log/slog"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -254,5 +255,42 @@ func testDrainAndRemove(t *testing.T) {
 	}
 	if err := w.s.RemoveNode(w.ctx(), e.node.ID); api.CodeOf(err) != api.CodeNotFound {
 		t.Errorf("removing it again answers %v", err)
+	}
+}
+
+// What looks like a fault and is none does not greet a newcomer.
+func TestQuietStart(t *testing.T) {
+	for _, tt := range []struct {
+		alone bool
+		line  string
+		want  bool
+	}{
+		{true, "[WARN]  heartbeat timeout reached, starting election: last-leader-addr= last-leader-id=", false},
+		{false, "[WARN]  heartbeat timeout reached, starting election: last-leader-addr=", true},
+		{true, "[ERROR] failed to make snapshot", true},
+	} {
+		var out strings.Builder
+		w := lineWriter{slog.New(slog.NewTextHandler(&out, nil)), tt.alone}
+		if _, err := w.Write([]byte(tt.line)); err != nil || (out.Len() > 0) != tt.want {
+			t.Errorf("alone %v, %q: shown as %q, %v", tt.alone, tt.line, out.String(), err)
+		}
+	}
+}
+
+// A node that joins again, in the same start, has the headroom that it had.
+func TestJoiningAgainKeepsHeadroom(t *testing.T) {
+	l := leases{nodes: map[api.NodeID]*lease{}}
+	now := time.Now()
+	l.hear("n", "boot", 5, api.Headroom{Seq: 5}, now)
+	l.hear("n", "boot", 0, api.Headroom{}, now.Add(time.Second))
+	if n := l.nodes["n"]; n.seq != 5 || n.headroom.Seq != 5 || !n.heard.Equal(now.Add(time.Second)) {
+		t.Errorf("after the same start joined again: %+v", n)
+	}
+	if l.hear("n", "boot", 5, api.Headroom{}, now) {
+		t.Error("an old heartbeat counts again")
+	}
+	l.hear("n", "next", 0, api.Headroom{}, now)
+	if n := l.nodes["n"]; n.seq != 0 || n.headroom.Seq != 0 {
+		t.Errorf("after another start: %+v", n)
 	}
 }

@@ -72,29 +72,21 @@ func (s *Server) joinNode(ctx context.Context, c nodeJoinCall) (api.NodeJoined, 
 	}
 	s.cfg.Log.Info("node joined", "node", n.ID, "name", n.Name, "region", n.Region, "boot", n.Boot, "address", host)
 	return api.NodeJoined{
-		Node: kept.Node, NATS: s.natsURLs(), Gossip: s.ringMembers(kept.Region), RingKey: root.Secrets().RingKey,
+		Node: kept.Node, NATS: s.everywhere(s.cfg.NATSURLs(), func(r api.Replica) string { return r.NATS }),
+		Gossip: s.everywhere(s.cfg.Gossip(kept.Region), func(r api.Replica) string { return r.Gossip[kept.Region] }), RingKey: root.Secrets().RingKey,
 		TicketKey:   s.signer().Public().(ed25519Public),
 		HeartbeatMS: int(s.cfg.HeartbeatEvery / time.Millisecond), LeaseMS: int(s.cfg.Lease / time.Millisecond),
 		PublicAddress: host,
+		STUN:          s.everywhere(s.cfg.STUN(), func(r api.Replica) string { return r.STUN }),
+		Schedulers:    s.everywhere(nil, func(r api.Replica) string { return r.API }),
 	}, nil
 }
 
-// natsURLs lists every replica's bus, this one's first.
-func (s *Server) natsURLs() []string {
-	out := slices.Clone(s.cfg.NATSURLs())
+// everywhere lists an address of every replica, this one's own first.
+func (s *Server) everywhere(own []string, of func(api.Replica) string) []string {
+	out := slices.Clone(own)
 	for _, r := range s.root().Replicas() {
-		if r.NATS != "" && !slices.Contains(out, r.NATS) {
-			out = append(out, r.NATS)
-		}
-	}
-	return out
-}
-
-// ringMembers lists every replica's address in a region's ring, this one's first.
-func (s *Server) ringMembers(region string) []string {
-	out := slices.Clone(s.cfg.Gossip(region))
-	for _, r := range s.root().Replicas() {
-		if a := r.Gossip[region]; a != "" && !slices.Contains(out, a) {
+		if a := of(r); a != "" && !slices.Contains(out, a) {
 			out = append(out, a)
 		}
 	}
@@ -233,7 +225,7 @@ func (s *Server) complete(n api.Node, host string) api.Node {
 		}
 	}
 	if !n.Location.Known && s.cfg.Locator != nil {
-		for _, a := range append([]string{host}, n.Addresses...) {
+		for _, a := range append(slices.Clone(n.Addresses), host) {
 			if l := s.cfg.Locator.Locate(a); l.Known {
 				n.Location = l
 				break

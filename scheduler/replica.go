@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"bytes"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -99,7 +101,7 @@ func openReplica(c Config) (_ *replica, err error) {
 	if r.id, err = replicaID(filepath.Join(dir, "replica")); err != nil {
 		return nil, err
 	}
-	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: lineWriter{c.Log}, DisableTime: true})
+	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: lineWriter{c.Log, c.RaftListen == ""}, DisableTime: true})
 	meta := &metadb.BoltMetaDB{} // ours, as the log does not close its own
 	r.close = append(r.close, meta.Close)
 	w, err := wal.Open(logs, wal.WithSegmentSize(segmentBytes), wal.WithLogger(logger), wal.WithMetaStore(meta))
@@ -205,10 +207,17 @@ func replicaID(path string) (raft.ServerID, error) {
 }
 
 // lineWriter hands Raft's own lines to the log.
-type lineWriter struct{ log *slog.Logger }
+type lineWriter struct {
+	log   *slog.Logger
+	alone bool // there are no others whose heartbeats could be missing
+}
 
 // Write logs one line.
 func (w lineWriter) Write(b []byte) (int, error) {
-	w.log.Warn("raft says", "line", strings.TrimSpace(string(b)))
+	level := slog.LevelWarn
+	if w.alone && bytes.Contains(b, []byte("heartbeat timeout reached, starting election")) {
+		level = slog.LevelDebug // that is how the only replica starts
+	}
+	w.log.Log(context.Background(), level, "raft says", "line", strings.TrimSpace(string(b)))
 	return len(b), nil
 }

@@ -390,3 +390,34 @@ func TestBadConfiguration(t *testing.T) {
 		t.Error("two servers on one port")
 	}
 }
+
+// The schedulers were all replaced: the connection follows to the new address,
+// with its subscriptions.
+func TestNewAddresses(t *testing.T) {
+	known := func([]byte) bool { return true }
+	old, stop := startStoppable(t, ServerConfig{Listen: "127.0.0.1:0", Known: known})
+	node := dial(t, Config{URLs: []string{old.URL()}, Seed: seedOf(1)})
+	if err := node.OnCommand(func(context.Context, api.Command) api.Ack { return api.Ack{OK: true} }); err != nil {
+		t.Fatal(err)
+	}
+	stop()
+	eventually(t, "the loss is seen", func() bool { return !node.Connected() })
+	if err := node.SetURLs(nil); api.CodeOf(err) != api.CodeInvalid {
+		t.Errorf("no address: %v", err)
+	}
+	next := startServer(t, ServerConfig{Listen: "127.0.0.1:0", Known: known})
+	scheduler := dial(t, next.InProcess())
+	if err := node.SetURLs([]string{next.URL()}); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a command at the new address", func() bool {
+		a, err := scheduler.Command(t.Context(), node.Node(), api.Command{Verb: api.VerbDrain})
+		return err == nil && a.OK
+	})
+	if node.Lost() != 1 {
+		t.Errorf("the connection was made again %d times, want 1", node.Lost())
+	}
+	if err := node.SetURLs([]string{next.URL(), old.URL()}); err != nil || !node.Connected() {
+		t.Errorf("a longer list while connected: %v, connected %v", err, node.Connected())
+	}
+}

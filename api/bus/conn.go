@@ -161,6 +161,28 @@ func (b *Conn) Node() api.NodeID { return b.node }
 // Connected says whether the bus is reached now.
 func (b *Conn) Connected() bool { return b.nc.IsConnected() }
 
+// Lost counts how often a connection was lost and made again, perhaps to
+// another server.
+func (b *Conn) Lost() uint64 { return b.nc.Stats().Reconnects }
+
+// SetURLs replaces the addresses at which the bus is reached; while it is not,
+// they are tried at once.
+func (b *Conn) SetURLs(urls []string) error {
+	if len(urls) == 0 {
+		return api.Invalidf("nats", "no URL given: name the schedulers' bus, for example nats://host:4222")
+	}
+	if err := b.nc.SetServerPool(urls); err != nil {
+		return fmt.Errorf("set bus addresses: %w", err)
+	}
+	if b.nc.IsConnected() {
+		return nil
+	}
+	if err := b.nc.ForceReconnect(); err != nil {
+		return fmt.Errorf("reconnect to bus: %w", err)
+	}
+	return nil
+}
+
 // Wait waits for the first connection.
 func (b *Conn) Wait(ctx context.Context) error {
 	select {

@@ -69,7 +69,7 @@ daemon alone: its sessions go on, and the next daemon takes them over.`,
 	f.StringVar(&cfg.Region, "region", "", `region of the node (default "default")`)
 	f.StringSliceVar(&cfg.Labels, "label", nil, "mark of the node as key=value, which placement policies name; repeat for more")
 	f.StringVar(&cfg.Location, "location", "", "latitude,longitude in degrees (default: where its public address is)")
-	f.StringSliceVar(&cfg.Advertise, "advertise", nil, "public IP address; repeat for the other family (default: the one the schedulers see)")
+	f.StringSliceVar(&cfg.Advertise, "advertise", nil, "public IP address; repeat for the other family (default: what the schedulers see, looked at every 5 minutes)")
 	f.StringVar(&cfg.MediaPorts, "media-ports", "40000-40999", "UDP ports of the streams, one each; 0 = any free one")
 	f.StringVar(&cfg.RelayListen, "relay-listen", ":3478", "address of the TURN and STUN relay, UDP and TCP")
 	f.StringVar(&cfg.GossipListen, "gossip-listen", ":7946", "address of gossip, TCP and UDP")

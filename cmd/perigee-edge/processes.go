@@ -4,7 +4,6 @@ import (
 	"context"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -43,7 +42,6 @@ func newShim(level *string) *cobra.Command {
 
 func newStream(level *string) *cobra.Command {
 	var dir, ports string
-	var advertise []string
 	cmd := &cobra.Command{
 		Use:   "stream",
 		Short: "Stream one session: signalling, WebRTC, input (started by the daemon)",
@@ -59,14 +57,12 @@ func newStream(level *string) *cobra.Command {
 			}
 			ctx, stop := terminable(cmd.Context())
 			defer stop()
-			return stream.Run(ctx, stream.Config{
-				Dir: local.Session(dir), Ports: udp, Advertise: nonEmpty(advertise), Log: log,
-			})
+			folder := local.Session(dir)
+			return stream.Run(ctx, stream.Config{Dir: folder, Ports: udp, Advertise: folder.Run().Addresses(), Log: log})
 		},
 	}
 	dirFlag(cmd, &dir)
 	cmd.Flags().StringVar(&ports, "ports", "40000-40999", "UDP ports to take one of; 0 = any free one")
-	cmd.Flags().StringSliceVar(&advertise, "advertise", nil, "public IP address; repeat for the other family")
 	return cmd
 }
 
@@ -104,7 +100,7 @@ func newRelay(level *string) *cobra.Command {
 			if cfg.Log, err = newLogger(*level, os.Stderr); err != nil {
 				return err
 			}
-			cfg.Run, cfg.Advertise = local.Run(run), nonEmpty(cfg.Advertise)
+			cfg.Run = local.Run(run)
 			ctx, stop := terminable(cmd.Context())
 			defer stop()
 			return relay.Run(ctx, cfg)
@@ -112,7 +108,6 @@ func newRelay(level *string) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&cfg.Listen, "listen", ":3478", "address, UDP and TCP")
-	f.StringSliceVar(&cfg.Advertise, "advertise", nil, "public IP address; repeat for the other family")
 	f.StringVar(&run, "run", "", "run directory of the node's sessions")
 	f.StringVar(&cfg.SecretFile, "secret", "", "file with the node's relay secret")
 	return cmd
@@ -131,14 +126,4 @@ func dirFlag(cmd *cobra.Command, dir *string) {
 // terminable gives a context that ends with SIGTERM or SIGINT.
 func terminable(ctx context.Context) (context.Context, context.CancelFunc) {
 	return signal.NotifyContext(ctx, syscall.SIGTERM, os.Interrupt)
-}
-
-func nonEmpty(list []string) []string {
-	var out []string
-	for _, s := range list {
-		if s = strings.TrimSpace(s); s != "" {
-			out = append(out, s)
-		}
-	}
-	return out
 }

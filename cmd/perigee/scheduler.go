@@ -51,6 +51,7 @@ func schedulerFlags(cmd *cobra.Command, cfg *control.Config, level *string) {
 	f := cmd.Flags()
 	f.StringVar(&cfg.Data, "data", "/var/lib/perigee", "directory of the replica's state")
 	f.StringVar(&cfg.Listen, "listen", ":8080", "address of the HTTP API and the player")
+	f.StringVar(&cfg.STUNListen, "stun-listen", "", "UDP address where edges learn their public address (default: that of --listen)")
 	f.StringVar(&cfg.NATSListen, "nats-listen", ":4222", "address of the embedded NATS, where edges connect")
 	f.StringVar(&cfg.NATSURL, "nats-url", "", "external NATS to use instead of the embedded one, nats://user:password@host:4222")
 	f.StringVar(&cfg.NATSNodeURL, "nats-node-url", "", "where edges reach the external NATS; with user:password they use that, else their own keys (default: --nats-url without its user)")

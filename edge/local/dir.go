@@ -29,6 +29,29 @@ const (
 	dirShared    = "io" // the part the instance sees as /run/perigee
 )
 
+// fileAddresses is in the run directory itself, written by the daemon.
+const fileAddresses = "addresses.json"
+
+// Addresses are the node's public addresses, as the daemon last learnt them;
+// none when it never did.
+func (r Run) Addresses() []string {
+	var out []string
+	if readFile(filepath.Join(string(r), fileAddresses), &out) != nil {
+		return nil
+	}
+	return out
+}
+
+// SetAddresses tells the node's processes its public addresses: the relay from
+// its next allocation on, streams that are started from now on. It makes the
+// run directory.
+func (r Run) SetAddresses(list []string) error {
+	if err := os.MkdirAll(string(r), 0o700); err != nil {
+		return fmt.Errorf("make run directory: %w", err)
+	}
+	return writeFile(string(r), fileAddresses, list)
+}
+
 // Session gives the folder of a session and generation.
 func (r Run) Session(id api.SessionID, g api.Generation) Session {
 	return Session(filepath.Join(string(r), fmt.Sprintf("%s.%d", id, g)))
@@ -63,6 +86,9 @@ func (s Session) ID() (api.SessionID, api.Generation, error) {
 	}
 	return api.SessionID(id), api.Generation(g), nil
 }
+
+// Run is the run directory that the folder lies in.
+func (s Session) Run() Run { return Run(filepath.Dir(string(s))) }
 
 // Path joins a name to the folder.
 func (s Session) Path(name string) string { return filepath.Join(string(s), name) }
@@ -116,30 +142,34 @@ func (s Session) WriteInstance(v InstanceState) error { return s.write(fileInsta
 // WriteMedia writes the stream process's part.
 func (s Session) WriteMedia(v MediaState) error { return s.write(fileMedia, v) }
 
-func (s Session) read(name string, v any) error {
-	b, err := os.ReadFile(s.Path(name))
+func (s Session) read(name string, v any) error { return readFile(s.Path(name), v) }
+
+func (s Session) write(name string, v any) error { return writeFile(string(s), name, v) }
+
+func readFile(path string, v any) error {
+	b, err := os.ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("read %s: %w", name, err)
+		return fmt.Errorf("read %s: %w", filepath.Base(path), err)
 	}
 	if err := json.Unmarshal(b, v); err != nil {
-		return fmt.Errorf("decode %s: %w", name, err)
+		return fmt.Errorf("decode %s: %w", filepath.Base(path), err)
 	}
 	return nil
 }
 
-func (s Session) write(name string, v any) error {
+func writeFile(dir, name string, v any) error {
 	b, err := json.Marshal(v)
 	if err != nil {
 		return fmt.Errorf("encode %s: %w", name, err)
 	}
-	f, err := os.CreateTemp(string(s), "."+name+"-*")
+	f, err := os.CreateTemp(dir, "."+name+"-*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}
 	_, err = f.Write(b)
 	err = errors.Join(err, f.Close())
 	if err == nil {
-		err = os.Rename(f.Name(), s.Path(name))
+		err = os.Rename(f.Name(), filepath.Join(dir, name))
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", name, errors.Join(err, os.Remove(f.Name())))

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -53,6 +54,23 @@ func TestWriteIsWholeOrNothing(t *testing.T) {
 	}
 	if list, err := Run(filepath.Join(t.TempDir(), "none")).Sessions(); err != nil || list != nil {
 		t.Errorf("no run directory: %v, %v", list, err)
+	}
+}
+
+func TestAddresses(t *testing.T) {
+	run := Run(filepath.Join(t.TempDir(), "run"))
+	if got := run.Addresses(); got != nil {
+		t.Errorf("before the daemon knows any: %v", got)
+	}
+	want := []string{"198.51.100.7", "2001:db8::7"}
+	if err := run.SetAddresses(want); err != nil {
+		t.Fatal(err)
+	}
+	if got := run.Session("abc", 3).Run().Addresses(); !slices.Equal(got, want) {
+		t.Errorf("told %v, want %v", got, want)
+	}
+	if list, err := run.Sessions(); err != nil || len(list) != 0 {
+		t.Errorf("sessions %v, %v", list, err)
 	}
 }
 

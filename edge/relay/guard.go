@@ -100,7 +100,7 @@ func (g *guard) AllocatePacketConn(network string, port int) (net.PacketConn, ne
 		g.allocated()
 	}
 	at := u.LocalAddr().(*net.UDPAddr)
-	return c, &net.UDPAddr{IP: g.r.public, Port: at.Port}, nil
+	return c, net.UDPAddrFromAddrPort(netip.AddrPortFrom(g.r.public(), uint16(at.Port))), nil
 }
 
 // relayed is the socket of one allocation. It sends to and hears from its

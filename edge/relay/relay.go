@@ -34,12 +34,10 @@ type Config struct {
 	Listen string
 	// SecretFile holds the node's relay secret, at least 16 bytes.
 	SecretFile string
-	// Run is the node's run directory: the sessions that may be reached.
+	// Run is the node's run directory: the sessions that may be reached, and the
+	// node's public addresses.
 	Run local.Run
-	// Advertise are the node's public addresses; the first IPv4 one is told to
-	// clients as the relayed address. None: an address of the host.
-	Advertise []string
-	Log       *slog.Logger
+	Log *slog.Logger
 	// Ready is told the address that is served; nil tells nobody.
 	Ready func(netip.AddrPort)
 }
@@ -71,14 +69,14 @@ func Run(ctx context.Context, cfg Config) error {
 	if len(secret) < minSecret {
 		return api.Invalidf("relay secret", "%s holds %d bytes, at least %d are needed", cfg.SecretFile, len(secret), minSecret)
 	}
-	public, err := relayedAddress(cfg.Advertise)
+	host, err := hostAddress()
 	if err != nil {
 		return err
 	}
 	if cfg.Listen == "" {
 		return api.Invalidf("listen", "is missing: name an address such as :3478")
 	}
-	r := &relay{cfg: cfg, secret: secret, prober: newProber(secret, time.Now), public: public, log: cfg.Log, pion: media.PionLog(cfg.Log), owners: map[placement]*owner{},
+	r := &relay{cfg: cfg, secret: secret, prober: newProber(secret, time.Now), host: host, log: cfg.Log, pion: media.PionLog(cfg.Log), owners: map[placement]*owner{},
 		tcp: map[netip.Addr]int{}, conns: map[*framed]bool{}}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -95,27 +93,28 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
-// relayedAddress is what clients are told; nothing is bound to it.
-func relayedAddress(public []string) (net.IP, error) {
-	for _, p := range public {
-		a, err := netip.ParseAddr(p)
-		if err != nil {
-			return nil, api.Invalidf("public address", "%q is not an IP address", p)
-		}
-		if a = a.Unmap(); a.Is4() {
-			return a.AsSlice(), nil
+// public is the address of new allocations that clients are told: the node's
+// first public IPv4 one, else one of the host. Nothing is bound to it.
+func (r *relay) public() netip.Addr {
+	for _, text := range r.cfg.Run.Addresses() {
+		if a, err := netip.ParseAddr(text); err == nil && a.Unmap().Is4() {
+			return a.Unmap()
 		}
 	}
+	return r.host
+}
+
+func hostAddress() (netip.Addr, error) {
 	nets, err := net.InterfaceAddrs()
 	if err != nil {
-		return nil, fmt.Errorf("list addresses: %w", err)
+		return netip.Addr{}, fmt.Errorf("list addresses: %w", err)
 	}
 	for _, n := range nets {
 		if ipnet, ok := n.(*net.IPNet); ok && ipnet.IP.To4() != nil && !ipnet.IP.IsLoopback() {
-			return ipnet.IP.To4(), nil
+			return netip.AddrFrom4([4]byte(ipnet.IP.To4())), nil
 		}
 	}
-	return net.IPv4(127, 0, 0, 1).To4(), nil
+	return netip.AddrFrom4([4]byte{127, 0, 0, 1}), nil
 }
 
 // relay is what all of its sockets share.
@@ -123,7 +122,7 @@ type relay struct {
 	cfg    Config
 	secret []byte
 	prober *prober
-	public net.IP
+	host   netip.Addr
 	log    *slog.Logger
 	pion   logging.LoggerFactory
 	wg     sync.WaitGroup

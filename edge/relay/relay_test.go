@@ -295,14 +295,46 @@ func TestBadConfiguration(t *testing.T) {
 	}
 	log := slog.New(slog.DiscardHandler)
 	for name, c := range map[string]Config{
-		"no secret":     {Listen: "127.0.0.1:0", SecretFile: filepath.Join(dir, "none"), Log: log},
-		"short secret":  {Listen: "127.0.0.1:0", SecretFile: short, Log: log},
-		"no address":    {SecretFile: good, Log: log},
-		"bad address":   {Listen: "127.0.0.1:many", SecretFile: good, Log: log},
-		"name as an IP": {Listen: "127.0.0.1:0", SecretFile: good, Advertise: []string{"example.com"}, Log: log},
+		"no secret":    {Listen: "127.0.0.1:0", SecretFile: filepath.Join(dir, "none"), Log: log},
+		"short secret": {Listen: "127.0.0.1:0", SecretFile: short, Log: log},
+		"no address":   {SecretFile: good, Log: log},
+		"bad address":  {Listen: "127.0.0.1:many", SecretFile: good, Log: log},
 	} {
 		if err := Run(t.Context(), c); err == nil {
 			t.Errorf("%s: served", name)
+		}
+	}
+}
+
+// The daemon learns the node's address while the relay runs.
+func TestTellsTheNodesAddress(t *testing.T) {
+	r := start(t)
+	r.session("own", 1)
+	c := r.member("udp", "own", 1)
+	host, err := hostAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		set  []string
+		want string
+	}{
+		{nil, host.String()}, {[]string{"2001:db8::1", "nonsense", "198.51.100.7"}, "198.51.100.7"}, {[]string{"203.0.113.9"}, "203.0.113.9"},
+	} {
+		if tt.set != nil {
+			if err := r.run.SetAddresses(tt.set); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a, err := c.Allocate()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := a.LocalAddr().(*net.UDPAddr).IP.String(); got != tt.want {
+			t.Errorf("with %v clients are told %s, want %s", tt.set, got, tt.want)
+		}
+		if err := a.Close(); err != nil {
+			t.Fatal(err)
 		}
 	}
 }

@@ -79,8 +79,18 @@ func (s *self) set(change func(*api.Replica)) {
 func (s *self) describe(r *api.Replica) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r.API, r.NATS, r.Route, r.Bus, r.Version = s.doc.API, s.doc.NATS, s.doc.Route, s.doc.Bus, s.doc.Version
+	r.API, r.NATS, r.STUN, r.Route, r.Bus, r.Version = s.doc.API, s.doc.NATS, s.doc.STUN, s.doc.Route, s.doc.Bus, s.doc.Version
 	r.Gossip = s.rings.all()
+}
+
+// stun is where this replica tells edges their address.
+func (s *self) stun() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.doc.STUN == "" {
+		return nil
+	}
+	return []string{s.doc.STUN}
 }
 
 // join asks the members in turn to let this replica in.

@@ -17,6 +17,7 @@ import (
 type Config struct {
 	Data           string   // directory of the replica's log, snapshots and sockets
 	Listen         string   // HTTP API and player
+	STUNListen     string   // UDP, where edges learn their public address; "" = that of Listen
 	NATSListen     string   // embedded NATS; unused with NATSURL
 	NATSURL        string   // an external NATS instead of the embedded one
 	NATSNodeURL    string   // the same for edges; with a user, they use that instead of their keys
@@ -76,6 +77,11 @@ func (c Config) check() (Config, error) {
 	} {
 		if _, _, err := net.SplitHostPort(a.value); err != nil {
 			return c, api.Invalidf(a.flag, "%q is not host:port, for example 0.0.0.0:8080 or :8080", a.value)
+		}
+	}
+	if c.STUNListen != "" {
+		if _, _, err := net.SplitHostPort(c.STUNListen); err != nil {
+			return c, api.Invalidf("--stun-listen", "%q is not host:port, for example 0.0.0.0:3478 or :3478", c.STUNListen)
 		}
 	}
 	if c.Region == "" {

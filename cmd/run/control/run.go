@@ -19,6 +19,7 @@ import (
 	"github.com/perigee-cloud/perigee/api/gateway"
 	"github.com/perigee-cloud/perigee/api/web"
 	"github.com/perigee-cloud/perigee/geo"
+	"github.com/perigee-cloud/perigee/media/stun"
 	"github.com/perigee-cloud/perigee/scheduler"
 )
 
@@ -62,7 +63,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	me := &self{rings: rings, doc: api.Replica{NATS: messages.urls()[0], Route: messages.route(cfg), Bus: messages.id(), Version: cfg.Version}}
 	sc := scheduler.Config{
 		Data: cfg.Data, Log: cfg.Log, Bus: messages.conn, Headroom: rings, Locator: locator, Kick: messages.kick,
-		NATSURLs: messages.urls, Gossip: rings.addresses, DefaultRegion: cfg.Region, Trunk: cfg.TrunkPercent / 100,
+		NATSURLs: messages.urls, STUN: me.stun, Gossip: rings.addresses, DefaultRegion: cfg.Region, Trunk: cfg.TrunkPercent / 100,
 		HeartbeatEvery: cfg.Heartbeat, Lease: cfg.Lease,
 		RaftListen: cfg.RaftListen, RaftAdvertise: cfg.RaftAdvertise, Profile: cfg.Profile, Expect: cfg.Expect, Peers: cfg.Peers,
 		Join: join(cfg), Settle: cfg.Settle, Describe: me.describe,
@@ -121,7 +122,17 @@ func serve(ctx, base context.Context, g *errgroup.Group, cfg Config, p parts) er
 	if err != nil {
 		return errors.Join(err, endSched())
 	}
-	p.me.set(func(r *api.Replica) { r.API = "http://" + reachable(front.tcp.Addr().String(), cfg.Advertise) })
+	mirror, err := listenSTUN(cfg, front.tcp.Addr())
+	if err != nil {
+		return errors.Join(err, front.close(), endSched())
+	}
+	p.me.set(func(r *api.Replica) {
+		r.API = "http://" + reachable(front.tcp.Addr().String(), cfg.Advertise)
+		if mirror != nil {
+			r.STUN = reachable(mirror.LocalAddr().String(), cfg.Advertise)
+			g.Go(func() error { return stun.Serve(base, mirror, cfg.Log) })
+		}
+	})
 	gw, err := gateway.New(gateway.Config{
 		Sessions: p.sched, Catalog: p.sched, Accounts: p.sched, Nodes: p.sched, Cluster: p.sched, Replicas: p.sched, Prober: p.sched,
 		Signals: signals{p.bus.conn}, Locator: p.locator, Log: cfg.Log, Web: web.Handler(), Version: cfg.Version,
@@ -188,6 +199,25 @@ func listen(cfg Config) (*front, error) {
 		return nil, errors.Join(err, tcp.Close())
 	}
 	return &front{tcp: tcp, admin: admin}, nil
+}
+
+// listenSTUN opens the port where edges learn their address: beside the API's,
+// unless the operator names one. nil when the API's is taken in UDP: edges then
+// have the source address of their join.
+func listenSTUN(cfg Config, api net.Addr) (net.PacketConn, error) {
+	if cfg.STUNListen != "" {
+		c, err := net.ListenPacket("udp", cfg.STUNListen)
+		if err != nil {
+			return nil, fmt.Errorf("listen for STUN (--stun-listen): %w", err)
+		}
+		return c, nil
+	}
+	c, err := net.ListenPacket("udp", api.String())
+	if err != nil {
+		cfg.Log.Warn("no STUN here: edges see their address by their join only; --stun-listen names another port", "error", err)
+		return nil, nil
+	}
+	return c, nil
 }
 
 // url reaches the API from this host.

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -13,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/gpu"
@@ -28,7 +30,7 @@ type Config struct {
 	Region       string
 	Location     string   // "latitude,longitude"; "" = where its public address is
 	Labels       []string // "key=value" each, which placement policies name
-	Advertise    []string // public addresses; empty = the one the schedulers saw
+	Advertise    []string // public addresses; empty = those that the schedulers see
 	MediaPorts   string   // "40000-40999"; "0" = any free one
 	RelayListen  string   // host:port of TURN and STUN, UDP and TCP; port 0 takes a free one
 	GossipListen string   // host:port
@@ -37,6 +39,9 @@ type Config struct {
 	LogLevel     string   // handed to those
 	Version      string
 	Log          *slog.Logger
+
+	Look   time.Duration // between two looks at the public address; 0 = 5 min
+	Silent time.Duration // without an answer the node joins again; 0 = 30 s
 }
 
 // defaultRegion is where a node is when its operator does not say.
@@ -61,6 +66,7 @@ func (c Config) check() (Config, error) {
 	if c.Region == "" {
 		c.Region = defaultRegion
 	}
+	c.Look, c.Silent = cmp.Or(c.Look, defaultLook), cmp.Or(c.Silent, defaultSilent)
 	if _, err := c.labels(); err != nil {
 		return c, err
 	}

@@ -3,6 +3,7 @@ package node
 import (
 	"errors"
 	"net"
+	"strings"
 	"testing"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -70,5 +71,22 @@ func TestRelayAddressIsKept(t *testing.T) {
 	}
 	if c, err := relayAddress(data, ":3478"); err != nil || c != ":3478" {
 		t.Errorf("fixed port: %s, %v", c, err)
+	}
+}
+
+func TestHostsThatSchedulersLeaveOpen(t *testing.T) {
+	for _, tt := range []struct{ nats, base, want string }{
+		{"nats://0.0.0.0:4222", "http://10.0.0.1:8080", "nats://10.0.0.1:4222"},
+		{"nats://[::]:4222", "https://scheduler.example", "nats://scheduler.example:4222"},
+		{"nats://10.0.0.2:4222", "http://10.0.0.1:8080", "nats://10.0.0.2:4222"},
+		{"nats://user:secret@nats.example:4222", "http://10.0.0.1:8080", "nats://user:secret@nats.example:4222"},
+		{"nats://:4222", "http://[2001:db8::1]:8080", "nats://[2001:db8::1]:4222"},
+	} {
+		if got := natsURLs([]string{tt.nats}, tt.base); len(got) != 1 || got[0] != tt.want {
+			t.Errorf("%s joined by %s: %v, want %s", tt.nats, tt.base, got, tt.want)
+		}
+		if got := stunServers([]string{tt.nats[strings.LastIndexAny(tt.nats, "/@")+1:]}, tt.base); len(got) != 1 || got[0] != tt.want[strings.LastIndexAny(tt.want, "/@")+1:] {
+			t.Errorf("STUN of %s joined by %s: %v", tt.nats, tt.base, got)
+		}
 	}
 }

@@ -6,18 +6,15 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"strconv"
 	"time"
 
-	"github.com/cenkalti/backoff/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/api/bus"
 	"github.com/perigee-cloud/perigee/api/client"
 	"github.com/perigee-cloud/perigee/edge"
-	"github.com/perigee-cloud/perigee/gossip"
 )
 
 // Run joins and serves until ctx ends or the schedulers refuse the node. The
@@ -36,85 +33,29 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	joined, err := joinWithAddress(ctx, cfg, id, relay)
+	p := &presence{cfg: cfg, id: id, relay: relay, ring: newRing(cfg)}
+	joined, err := p.enter(ctx)
 	if err != nil {
 		return err
 	}
 	cfg.Log.Info("joined", "node", id.ID, "region", joined.Node.Region, "addresses", joined.Node.Addresses)
-	conn, err := bus.Dial(ctx, bus.Config{URLs: joined.NATS, Seed: id.Key.Seed(), Log: cfg.Log})
-	if err != nil {
+	if p.conn, err = bus.Dial(ctx, bus.Config{URLs: joined.NATS, Seed: id.Key.Seed(), Log: cfg.Log}); err != nil {
 		return err
 	}
-	defer conn.Close()
-	ring, err := gossip.New(gossip.Config{
-		Listen: cfg.GossipListen, Advertise: joined.Node.Addresses[0], Key: joined.RingKey, Log: cfg.Log,
-		Meta: gossip.MetaOf(joined.Node),
-	})
-	if err != nil {
-		return err
-	}
+	defer p.conn.Close()
 	agent, err := edge.New(edge.Config{
-		Identity: id, Run: runDir(cfg), Pools: joined.Node.Pools, Bus: conn, Publish: ring,
-		Start: starter(cfg, id, joined.Node, relay), Log: cfg.Log,
+		Identity: id, Run: runDir(cfg), Pools: joined.Node.Pools, Bus: heartbeats{p.conn, p}, Publish: p.ring,
+		Start: starter(cfg, id, relay), Log: cfg.Log,
 		HeartbeatEvery: time.Duration(joined.HeartbeatMS) * time.Millisecond,
 	})
 	if err != nil {
 		return err
 	}
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return ring.Run(gctx) })
-	g.Go(func() error { ring.Join(gctx, joined.Gossip); return nil })
+	g.Go(func() error { return p.ring.run(gctx, joined) })
+	g.Go(func() error { return p.run(gctx) })
 	g.Go(func() error { return agent.Run(gctx) })
 	return g.Wait()
-}
-
-// joinWithAddress joins; without --advertise it takes the address that the
-// scheduler saw, and joins again with it, so that the node's record has it.
-func joinWithAddress(ctx context.Context, cfg Config, id *edge.Identity, relay string) (api.NodeJoined, error) {
-	joined, err := join(ctx, cfg, id, relay)
-	if err != nil || len(cfg.Advertise) > 0 {
-		return joined, err
-	}
-	if _, err := netip.ParseAddr(joined.PublicAddress); err != nil {
-		return joined, api.Invalidf("--advertise", "the scheduler saw no address of this node (%q): give its public address", joined.PublicAddress)
-	}
-	cfg.Advertise = []string{joined.PublicAddress}
-	return join(ctx, cfg, id, relay)
-}
-
-const joinPause = 5 * time.Second // the longest between two tries
-
-// join asks one scheduler after the other, for as long as ctx lasts, unless
-// they refuse for a reason that waiting does not mend.
-func join(ctx context.Context, cfg Config, id *edge.Identity, relay string) (api.NodeJoined, error) {
-	n, err := describe(cfg, relay)
-	if err != nil {
-		return api.NodeJoined{}, err
-	}
-	wait := backoff.NewExponentialBackOff()
-	wait.InitialInterval, wait.MaxInterval = 100*time.Millisecond, joinPause
-	for said := ""; ; {
-		for _, base := range cfg.Join {
-			j, err := joinAt(ctx, base, id.Join(n, cfg.Token))
-			if err == nil {
-				j.NATS = natsURLs(j.NATS, base)
-				return j, checkJoined(j)
-			}
-			switch api.CodeOf(err) {
-			case api.CodeInvalid, api.CodeUnauthorized, api.CodeForbidden:
-				return j, fmt.Errorf("join %s: %w", base, err)
-			}
-			if err.Error() != said { // once, not at every try
-				cfg.Log.Warn("cannot join yet", "scheduler", base, "error", err)
-				said = err.Error()
-			}
-		}
-		select {
-		case <-ctx.Done():
-			return api.NodeJoined{}, fmt.Errorf("join: %w", ctx.Err())
-		case <-time.After(wait.NextBackOff()):
-		}
-	}
 }
 
 func joinAt(ctx context.Context, base string, j api.NodeJoin) (api.NodeJoined, error) {
@@ -131,6 +72,8 @@ func checkJoined(j api.NodeJoined) error {
 	switch {
 	case len(j.NATS) == 0:
 		return errors.New("join: the scheduler named no NATS address")
+	case len(j.Node.Addresses) == 0:
+		return api.Invalidf("--advertise", "the scheduler saw no address of this node: give its public one")
 	case len(j.TicketKey) != ed25519.PublicKeySize:
 		return errors.New("join: the scheduler gave no ticket key")
 	}
@@ -138,7 +81,7 @@ func checkJoined(j api.NodeJoined) error {
 }
 
 // describe says what the node is.
-func describe(cfg Config, relay string) (api.Node, error) {
+func describe(cfg Config, relay string, addresses []string) (api.Node, error) {
 	where, err := cfg.location()
 	if err != nil {
 		return api.Node{}, err
@@ -156,8 +99,8 @@ func describe(cfg Config, relay string) (api.Node, error) {
 		return api.Node{}, err
 	}
 	return api.Node{
-		Name: cfg.Name, Region: cfg.Region, Labels: labels, Location: where, Addresses: cfg.Advertise,
-		RelayPort: port, Relay: relayURLs(cfg.Advertise, text), Pools: cfg.pools(), Version: cfg.Version,
+		Name: cfg.Name, Region: cfg.Region, Labels: labels, Location: where, Addresses: addresses,
+		RelayPort: port, Relay: relayURLs(addresses, text), Pools: cfg.pools(), Version: cfg.Version,
 	}, nil
 }
 

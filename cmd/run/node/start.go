@@ -3,9 +3,7 @@ package node
 import (
 	"net"
 	"net/url"
-	"strings"
 
-	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge"
 	"github.com/perigee-cloud/perigee/edge/local"
 )
@@ -14,14 +12,13 @@ import (
 func runDir(cfg Config) local.Run { return local.Run(cfg.Data + "/run") }
 
 // starter runs this program again as the processes that outlive the daemon.
-func starter(cfg Config, id *edge.Identity, n api.Node, relay string) edge.Starter {
+func starter(cfg Config, id *edge.Identity, relay string) edge.Starter {
 	level := []string{"--log-level", cfg.LogLevel}
-	addresses := strings.Join(n.Addresses, ",")
 	return edge.SelfStarter(cfg.Program, map[edge.Role][]string{
 		edge.RoleShim:   level,
-		edge.RoleStream: append([]string{"--ports", cfg.MediaPorts, "--advertise", addresses}, level...),
+		edge.RoleStream: append([]string{"--ports", cfg.MediaPorts}, level...),
 		edge.RoleRelay: append([]string{
-			"--listen", relay, "--advertise", addresses, "--run", string(runDir(cfg)), "--secret", id.RelaySecretFile(),
+			"--listen", relay, "--run", string(runDir(cfg)), "--secret", id.RelaySecretFile(),
 		}, level...),
 	})
 }
@@ -29,20 +26,38 @@ func starter(cfg Config, id *edge.Identity, n api.Node, relay string) edge.Start
 // natsURLs puts the host that the node joined by where the scheduler named none
 // (it listens on all its addresses).
 func natsURLs(urls []string, base string) []string {
-	scheduler, err := url.Parse(base)
-	if err != nil {
-		return urls
-	}
-	out := make([]string, 0, len(urls))
-	for _, s := range urls {
+	return each(urls, func(s string) string {
 		u, err := url.Parse(s)
-		if err == nil {
-			if ip := net.ParseIP(u.Hostname()); u.Hostname() == "" || ip != nil && ip.IsUnspecified() {
-				u.Host = net.JoinHostPort(scheduler.Hostname(), u.Port())
-				s = u.String()
-			}
+		if err != nil {
+			return s
 		}
-		out = append(out, s)
+		u.Host = withHost(u.Host, base)
+		return u.String()
+	})
+}
+
+// stunServers does the same for "host:port".
+func stunServers(list []string, base string) []string {
+	return each(list, func(s string) string { return withHost(s, base) })
+}
+
+// withHost gives "host:port" with the host of a URL in place of an unspecified one.
+func withHost(at, base string) string {
+	host, port, err := net.SplitHostPort(at)
+	if err != nil {
+		return at
+	}
+	scheduler, err := url.Parse(base)
+	if ip := net.ParseIP(host); err != nil || host != "" && (ip == nil || !ip.IsUnspecified()) {
+		return at
+	}
+	return net.JoinHostPort(scheduler.Hostname(), port)
+}
+
+func each(list []string, f func(string) string) []string {
+	out := make([]string, 0, len(list))
+	for _, s := range list {
+		out = append(out, f(s))
 	}
 	return out
 }
