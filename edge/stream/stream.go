@@ -50,11 +50,6 @@ const (
 	defaultPreroll = 0.7  // of the highest bitrate, before anything was measured
 )
 
-// healFor is how long a new VP9 viewer gets a keyframe every second: about one
-// start in twelve showed a stale picture until something asked for a key, and
-// Chromium does not ask (DESIGN.md, open).
-const healFor = 4 * time.Second
-
 // errStopped ends Run without an error.
 var errStopped = errors.New("stop asked for")
 
@@ -353,9 +348,6 @@ func (s *session) tell(now time.Time) {
 	if v := s.current; regular && v != nil && v.connected {
 		v.roundTrip = float64(v.peer.RoundTrip().Microseconds()) / 1000
 		st.RoundTripMS = v.roundTrip
-		if s.codec == api.VP9 && now.Before(v.healUntil) {
-			s.enc.keyframe()
-		}
 	}
 	s.told, s.toldAt = st, now
 	s.hub.Tell(local.Message{Kind: local.KindState, Stream: &st})

@@ -35,7 +35,6 @@ type viewer struct {
 	peer      *rtc.Peer
 	described bool // the client's answer or offer is in
 	connected bool
-	healUntil time.Time // see healFor
 	parted    time.Time // its websocket closed; zero = open
 	over      bool      // dismissed: only the link is being ended
 	deaf      bool      // its link broke
@@ -302,7 +301,6 @@ func (s *session) peerState(v *viewer, st rtc.State) {
 			return
 		}
 		v.connected, s.handover = true, time.Time{}
-		v.healUntil = time.Now().Add(healFor)
 		s.enc.pause(false)
 		s.enc.keyframe()
 	case rtc.StateClosed:

@@ -123,7 +123,9 @@ func payloader(mime string) rtp.Payloader {
 	case strings.EqualFold(mime, webrtc.MimeTypeVP8):
 		return &codecs.VP8Payloader{EnablePictureID: true}
 	case strings.EqualFold(mime, webrtc.MimeTypeVP9):
-		return &codecs.VP9Payloader{FlexibleMode: true}
+		// Not flexible mode: pion leaves the P bit out there, browsers take every
+		// picture for a keyframe, pass over late ones and decode from what they have.
+		return &codecs.VP9Payloader{}
 	case strings.EqualFold(mime, webrtc.MimeTypeAV1):
 		return &codecs.AV1Payloader{}
 	case strings.EqualFold(mime, webrtc.MimeTypeH264):

@@ -99,7 +99,9 @@ func (t *track) StreamID() string { return "perigee-" + t.kind.String() }
 func (t *track) Kind() webrtc.RTPCodecType { return t.kind }
 
 // write sends one frame; it reports false when the frame cannot be used before
-// a keyframe. Frames before the connection is up are dropped.
+// a keyframe. Once a frame is lost, wholly or in part, only a keyframe is sent:
+// the numbers that a receiver sees go on without a gap, so it would decode what
+// follows from the wrong picture and never ask.
 func (t *track) write(f media.Frame) (usable bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -112,17 +114,31 @@ func (t *track) write(f media.Frame) (usable bool, err error) {
 		}
 		t.started = true
 	}
+	sent, err := t.send(f)
+	if !sent && t.kind == webrtc.RTPCodecTypeVideo {
+		t.started = false
+		return false, err
+	}
+	return true, err
+}
+
+// send sends a frame's packets; false says that not all of them went out. mu is held.
+func (t *track) send(f media.Frame) (bool, error) {
 	ts := t.clock.stamp(f.PTS, t.now())
 	parts := t.pay.Payload(packetSize, f.Data)
 	for i, part := range parts {
 		t.seq++
 		h := rtp.Header{Version: 2, Marker: i == len(parts)-1 && t.kind == webrtc.RTPCodecTypeVideo,
 			PayloadType: t.pt, SequenceNumber: t.seq, Timestamp: ts, SSRC: t.ssrc}
-		if _, err := t.out.WriteRTP(&h, part); err != nil {
-			return true, fmt.Errorf("send %s packet: %w", t.kind, err)
+		n, err := t.out.WriteRTP(&h, part)
+		if err != nil {
+			return false, fmt.Errorf("send %s packet: %w", t.kind, err)
+		}
+		if n == 0 { // pion's silent way to say that the keys are not there yet
+			return false, nil
 		}
 	}
-	return true, nil
+	return len(parts) > 0, nil
 }
 
 // restart waits for a keyframe: the frames that follow are another encoder's.

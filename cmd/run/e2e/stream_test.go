@@ -78,9 +78,28 @@ func TestStreamsEachCodec(t *testing.T) {
 			pointerMoves(t, v)
 			hearsTheTone(t, v)
 			channelEchoes(t, v)
+			picturesNeedEachOther(t, v)
 			eval[any](t, v, "site.stream.disconnect()")
 		})
 	}
+}
+
+// picturesNeedEachOther shows that the browser knows which pictures need earlier
+// ones: one that takes each for a keyframe passes over those that come late and
+// decodes the rest from the wrong picture, without asking for another.
+func picturesNeedEachOther(t *testing.T, v *site.Viewer) {
+	t.Helper()
+	type counts struct{ Decoded, Keys int }
+	eventually(t, 5*time.Second, func() error {
+		got, err := site.Eval[counts](v.Tab, `site.stream.peerConnection.getStats().then(all => {
+			const s = [...all.values()].find(s => s.type === "inbound-rtp" && s.kind === "video");
+			return {Decoded: s.framesDecoded, Keys: s.keyFramesDecoded};
+		})`)
+		if err == nil && (got.Decoded < 40 || got.Keys < 1 || got.Keys > got.Decoded/4) {
+			err = fmt.Errorf("of %d pictures the browser took %d for keyframes", got.Decoded, got.Keys)
+		}
+		return err
+	})
 }
 
 func pressChangesThePicture(t *testing.T, v *site.Viewer) {
