@@ -1,7 +1,9 @@
 package api
 
 import (
+	"encoding/json"
 	"path"
+	"regexp"
 	"strings"
 )
 
@@ -10,28 +12,13 @@ type AppKind string
 
 // The kinds of application.
 const (
-	AppProgram  AppKind = "program"  // a program of the edge's host, in a sandbox
-	AppExternal AppKind = "external" // somebody else's provider on the master websocket
+	AppProgram   AppKind = "program"   // a program of the edge's host, in a sandbox
+	AppContainer AppKind = "container" // an OCI image
+	AppExternal  AppKind = "external"  // somebody else's provider on the master websocket
 )
 
-// Resources bounds one instance. Zero means the default.
-type Resources struct {
-	CPUMillis int `json:"cpu_millis,omitempty" yaml:"cpu_millis"` // thousandths of a core
-	MemoryMiB int `json:"memory_mib,omitempty" yaml:"memory_mib"`
-	Processes int `json:"processes,omitempty" yaml:"processes"`
-}
-
-// Default and largest resources of an instance.
-const (
-	DefaultCPUMillis = 2000
-	DefaultMemoryMiB = 1024
-	DefaultProcesses = 256
-	MaxCPUMillis     = 256_000
-	MaxMemoryMiB     = 1 << 20
-	MaxProcesses     = 1 << 16
-)
-
-// App is an application that can be streamed.
+// App is one version of an application that can be streamed: what an operator's
+// manifest says. Fields are only ever added: older replicas and edges read it.
 type App struct {
 	Name    string            `json:"name" yaml:"name"`
 	Version int               `json:"version" yaml:"version"`
@@ -39,18 +26,30 @@ type App struct {
 	Kind    AppKind           `json:"kind" yaml:"kind"`
 	Command []string          `json:"command,omitempty" yaml:"command"` // argv; an absolute path or a name found in PATH
 	Env     map[string]string `json:"env,omitempty" yaml:"env"`
-	// Network gives the instance the host's network; otherwise it has none.
+	// Image of a container, with its digest: registry.example.com/game@sha256:…
+	Image string `json:"image,omitempty" yaml:"image"`
+	// Network is the older form of permissions.network: full.
 	Network   bool      `json:"network,omitempty" yaml:"network"`
 	Resources Resources `json:"resources" yaml:"resources"`
+	Video     Video     `json:"video,omitzero" yaml:"video"`
 	// Codecs the application may be streamed in, preferred first; empty means all.
 	Codecs []Codec `json:"codecs,omitempty" yaml:"codecs"`
 	// ReadOnly lists host paths shown read-only in the sandbox beside /usr.
 	ReadOnly []string `json:"read_only,omitempty" yaml:"read_only"`
 	// Restart lets a session be started anew on another node when its own is lost;
 	// what the instance held in memory and on its disk is gone then.
-	Restart bool `json:"restart,omitempty" yaml:"restart"`
+	Restart     bool        `json:"restart,omitempty" yaml:"restart"`
+	Permissions Permissions `json:"permissions,omitzero" yaml:"permissions"`
+	Hooks       Hooks       `json:"hooks,omitzero" yaml:"hooks"`
+	Watchdog    Watchdog    `json:"watchdog,omitzero" yaml:"watchdog"`
+	OnExit      OnExit      `json:"on_exit,omitzero" yaml:"on_exit"`
+	Idle        IdlePolicy  `json:"idle,omitzero" yaml:"idle"`
 	// Placement says where sessions may run; nil = the nearest node with room.
 	Placement *PlacementPolicy `json:"placement,omitempty" yaml:"placement"`
+	// Labels are the operator's own, for finding and grouping applications.
+	Labels map[string]string `json:"labels,omitempty" yaml:"labels"`
+	// ExtraData is handed to sessions whose client gives none: any JSON.
+	ExtraData json.RawMessage `json:"extra_data,omitempty" yaml:"-"`
 }
 
 const (
@@ -68,17 +67,16 @@ func (a App) Normalize() (App, error) {
 	if a.Kind == "" {
 		a.Kind = AppProgram
 	}
-	switch a.Kind {
-	case AppProgram:
-		if len(a.Command) == 0 || a.Command[0] == "" {
-			return a, Invalidf("command", "a program needs the command to run, for example [\"xterm\"]")
-		}
-	case AppExternal:
-		if len(a.Command) != 0 {
-			return a, Invalidf("command", "an external application runs elsewhere: leave the command out")
-		}
-	default:
-		return a, Invalidf("kind", "%q is not a kind; use program or external", a.Kind)
+	if err := a.checkKind(); err != nil {
+		return a, err
+	}
+	if a.Network && a.Permissions.Network == "" {
+		a.Permissions.Network = NetworkFull
+	}
+	// Edges of before know only this one.
+	a.Network = a.Permissions.Network == NetworkFull
+	if err := a.checkParts(); err != nil {
+		return a, err
 	}
 	if err := a.checkLists(); err != nil {
 		return a, err
@@ -87,13 +85,8 @@ func (a App) Normalize() (App, error) {
 }
 
 func (a App) checkLists() error {
-	if len(a.Command) > maxArgs {
-		return Invalidf("command", "at most %d arguments, got %d", maxArgs, len(a.Command))
-	}
-	for _, arg := range a.Command {
-		if len(arg) > maxArg || strings.ContainsRune(arg, 0) {
-			return Invalidf("command", "an argument is over %d bytes or holds a zero byte", maxArg)
-		}
+	if err := checkArgs("command", a.Command); err != nil {
+		return err
 	}
 	if len(a.Env) > maxEnv {
 		return Invalidf("env", "at most %d variables, got %d", maxEnv, len(a.Env))
@@ -121,26 +114,41 @@ func (a App) checkLists() error {
 	return nil
 }
 
-func (a App) withResources() (App, error) {
-	r := &a.Resources
-	for _, f := range []struct {
-		name string
-		v    *int
-		def  int
-		max  int
-	}{
-		{"resources.cpu_millis", &r.CPUMillis, DefaultCPUMillis, MaxCPUMillis},
-		{"resources.memory_mib", &r.MemoryMiB, DefaultMemoryMiB, MaxMemoryMiB},
-		{"resources.processes", &r.Processes, DefaultProcesses, MaxProcesses},
-	} {
-		if *f.v == 0 {
-			*f.v = f.def
+// checkKind checks what each kind needs and may not have.
+func (a App) checkKind() error {
+	runs := len(a.Command) > 0 && a.Command[0] != ""
+	switch a.Kind {
+	case AppProgram:
+		if !runs {
+			return Invalidf("command", "a program needs the command to run, for example [\"xterm\"]")
 		}
-		if *f.v < 1 || *f.v > f.max {
-			return a, Invalidf(f.name, "must be 1 to %d, got %d", f.max, *f.v)
+		if a.Image != "" {
+			return Invalidf("image", "a program is installed on the node: leave the image out, or use kind container")
 		}
+	case AppContainer:
+		if a.Image == "" {
+			return Invalidf("image", "a container needs an image with its digest, for example registry.example.com/game@sha256:…")
+		}
+		if !imageByDigest().MatchString(a.Image) {
+			return Invalidf("image", "%q must name the image by its digest, like registry.example.com/game@sha256:<64 hex digits>: a tag can change", a.Image)
+		}
+	case AppExternal:
+		if len(a.Command) != 0 {
+			return Invalidf("command", "an external application runs elsewhere: leave the command out")
+		}
+		if a.Image != "" {
+			return Invalidf("image", "an external application runs elsewhere: leave the image out")
+		}
+	default:
+		return Invalidf("kind", "%q is not a kind; use program, container or external", a.Kind)
 	}
-	return a, nil
+	return nil
+}
+
+// imageByDigest is a repository with a digest, as the OCI distribution
+// specification writes them.
+func imageByDigest() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z0-9][a-z0-9.:_/-]{0,255}@sha256:[0-9a-f]{64}$`)
 }
 
 // AllowedCodecs gives the codecs the application may be streamed in.

@@ -24,7 +24,9 @@ type PlacementAsk struct {
 	Codecs  []Codec  `json:"codecs"`
 	Client  Location `json:"client"`
 	Network string   `json:"network,omitempty"` // of the client, as a prefix
-	Probes  []Probe  `json:"probes,omitempty"`
+	// Encoder the application may be encoded by.
+	Encoder EncoderChoice `json:"encoder,omitempty"`
+	Probes  []Probe       `json:"probes,omitempty"`
 }
 
 // ExplainedCandidate is one node as placement saw it. Rank is 1 for the chosen

@@ -12,6 +12,8 @@ type Need struct {
 	// Network of the client, for regions of demand and for the atlas: its address;
 	// "" when unknown.
 	Network string
+	// Encoder says which pools may encode; "" = any.
+	Encoder EncoderChoice
 	// Policy is the application's; nil = the nearest node with room.
 	Policy *PlacementPolicy
 }

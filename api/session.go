@@ -189,10 +189,13 @@ const MaxExtraData = 10 << 10
 // CreateRequest asks for a new session. Client and Grant come from the
 // gateway, the rest from the caller.
 type CreateRequest struct {
-	App         string          `json:"app"`
-	AppVersion  int             `json:"app_version"` // 0 or -1: the newest
-	Region      string          `json:"region"`
-	Screen      Screen          `json:"screen"`
+	App        string `json:"app"`
+	AppVersion int    `json:"app_version"` // 0 or -1: the newest
+	Region     string `json:"region"`
+	Screen     Screen `json:"screen"`
+	// Asked is the screen with what the client left open as zero: there the
+	// application's own defaults come before the general ones. nil = Screen.
+	Asked       *Screen         `json:"asked,omitempty"`
 	Joinable    bool            `json:"joinable"`
 	Ephemeral   bool            `json:"ephemeral"`
 	IdleMinutes int             `json:"idle_time_min"`

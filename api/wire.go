@@ -158,6 +158,26 @@ type AppDetail struct {
 	Kind    AppKind `json:"kind"`
 	Codecs  []Codec `json:"codecs"`
 	App     *App    `json:"app,omitempty"`
+	// Versions, oldest first, where one application is shown to an administrator.
+	Versions []VersionView `json:"versions,omitempty"`
+}
+
+// VersionView is a version of an application as the API shows it.
+type VersionView struct {
+	Version   int  `json:"version"`
+	Published bool `json:"published"`
+	Default   bool `json:"default"` // what a session gets that asks for no version
+	App       *App `json:"app,omitempty"`
+}
+
+// PublishBody is the body of PATCH /1.0/applications/{name}/{version}.
+type PublishBody struct {
+	Published *bool `json:"published"`
+}
+
+// ManifestView is a version of an application as YAML.
+type ManifestView struct {
+	Manifest string `json:"manifest"`
 }
 
 // RegionView is a region as the API shows it.

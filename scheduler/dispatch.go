@@ -243,5 +243,8 @@ func (d *dispatcher) fill(ctx context.Context, w *want) bool {
 		return false
 	}
 	w.cmd.Spec = &api.Spec{App: app, Screen: v.Screen, Pool: v.Pool, Codecs: v.Codecs, ExtraData: v.ExtraData}
+	if len(v.ExtraData) == 0 {
+		w.cmd.Spec.ExtraData = app.ExtraData
+	}
 	return true
 }

@@ -90,6 +90,7 @@ func (s *Server) handlers() map[string]handler {
 		"create": handle(s.create), "join": handle(s.join), "end": handle(s.end),
 		"node.join": handle(s.joinNode), "node.drain": handle(s.setDrain), "node.remove": handle(s.removeNode),
 		"app.put": handle(s.putApp), "app.delete": handle(s.deleteApp),
+		"app.stage": handle(s.stageApp), "app.publish": handle(s.publishApp), "version.delete": handle(s.deleteVersion),
 		"token.put": handle(s.putToken), "token.revoke": handle(s.revokeToken), "account.delete": handle(s.deleteAccount),
 		"demand": handle(s.presentDemand), "explain": handle(s.explained), "index": handle(s.verifiedIndex),
 		"replica.register": handle(s.registerHere), "replica.add": handle(s.addReplica),
@@ -101,7 +102,7 @@ func (s *Server) handlers() map[string]handler {
 // earlier try of it.
 func takesAway(name string) bool {
 	switch name {
-	case "node.remove", "app.delete", "token.revoke", "account.delete", "replica.remove":
+	case "node.remove", "app.delete", "version.delete", "token.revoke", "account.delete", "replica.remove":
 		return true
 	default:
 		return false

@@ -259,7 +259,13 @@ func (s *Server) Replicas(ctx context.Context) ([]api.ReplicaView, error) {
 // tendMembers gives settled replicas their vote and raises the version of the
 // entries once all read a later one.
 func (s *Server) tendMembers(ctx context.Context, r *replica) {
-	if r.port == nil {
+	if r.port == nil { // it is alone, and nobody else has to read its entries
+		for s.root().EntryVersion() < s.cfg.EntryVersion {
+			s.raiseTo(ctx, s.cfg.EntryVersion)
+			if !pause(ctx, tendEvery) {
+				return
+			}
+		}
 		return
 	}
 	since := map[raft.ServerID]time.Time{} // keeping up since
@@ -319,9 +325,12 @@ func (s *Server) raiseEntries(ctx context.Context, r *replica) {
 		}
 		lowest = min(lowest, d.Entry)
 	}
-	if lowest <= s.root().EntryVersion() {
-		return
+	if lowest > s.root().EntryVersion() {
+		s.raiseTo(ctx, lowest)
 	}
+}
+
+func (s *Server) raiseTo(ctx context.Context, lowest int) {
 	if _, err := s.propose(ctx, &state.Raise{Version: lowest}); err != nil {
 		if retryable(err) == never && !errors.Is(err, context.Canceled) {
 			s.cfg.Log.Warn("entry version could not be raised", "version", lowest, "error", err)

@@ -57,12 +57,12 @@ func (s *Server) create(ctx context.Context, c createCall) (api.Admission, error
 	if r.Grant.App != "" && r.Grant.App != r.App {
 		return api.Admission{}, api.Errorf(api.CodeForbidden, "the token is for the application %q only", r.Grant.App)
 	}
-	app, ok := s.root().App(r.App, r.AppVersion)
-	if !ok {
-		if r.AppVersion > 0 {
-			return api.Admission{}, api.Errorf(api.CodeNotFound, "application %q has no version %d", r.App, r.AppVersion)
-		}
-		return api.Admission{}, api.Errorf(api.CodeNotFound, "application %q is not in the catalogue", r.App)
+	app, err := s.appOf(r)
+	if err != nil {
+		return api.Admission{}, err
+	}
+	if r, err = filledBy(r, app); err != nil {
+		return api.Admission{}, err
 	}
 	create := newCreate(c.ID, r, app)
 	if app.Kind == api.AppExternal {
@@ -124,7 +124,7 @@ func needOf(r api.CreateRequest, app api.App) (api.Need, error) {
 		return api.Need{}, api.Invalidf("codecs", "the application streams in %v only", allowed)
 	}
 	return api.Need{App: app.Name, Region: r.Region, Screen: r.Screen, Codecs: codecs, Client: r.Client.Location, Network: r.Client.Address,
-		Probes: r.Probes, Policy: app.Placement}, nil
+		Probes: r.Probes, Policy: app.Placement, Encoder: app.Resources.Encoder}, nil
 }
 
 func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need api.Need) (state.Result, error) {

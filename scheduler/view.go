@@ -151,7 +151,7 @@ func (s *Server) place(need api.Need) (place.Choice, *pending, []api.Refusal) {
 		p.why = &api.Explanation{
 			At: now.UTC(), Policy: need.Policy, Nodes: v.fleet.Len(), Candidates: lines,
 			Request: api.PlacementAsk{App: need.App, Region: need.Region, Screen: need.Screen, Codecs: need.Codecs,
-				Client: need.Client, Network: geo.NetworkOf(need.Network), Probes: need.Probes},
+				Client: need.Client, Network: geo.NetworkOf(need.Network), Probes: need.Probes, Encoder: need.Encoder},
 		}
 	}
 	v.take(p)

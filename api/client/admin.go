@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/perigee-cloud/perigee/api"
 )
@@ -22,6 +23,40 @@ func (c *Client) Applications(ctx context.Context) ([]api.AppView, error) {
 // PutApplication adds an application, or a new version of one.
 func (c *Client) PutApplication(ctx context.Context, a api.App) (api.AppView, error) {
 	return post[api.AppView](ctx, c, applicationsPath, a)
+}
+
+// StageApplication adds a version that is not published.
+func (c *Client) StageApplication(ctx context.Context, a api.App) (api.AppView, error) {
+	var out api.AppView
+	_, err := c.call(ctx, http.MethodPost, applicationsPath, url.Values{"publish": {"false"}}, a, &out)
+	return out, err
+}
+
+// Application shows one application with its versions.
+func (c *Client) Application(ctx context.Context, name string) (api.AppView, error) {
+	return get[api.AppView](ctx, c, applicationsPath+"/"+url.PathEscape(name))
+}
+
+func versionPath(name string, version int) string {
+	return applicationsPath + "/" + url.PathEscape(name) + "/" + strconv.Itoa(version)
+}
+
+// Manifest gives a version of an application as YAML.
+func (c *Client) Manifest(ctx context.Context, name string, version int) (string, error) {
+	v, err := get[api.ManifestView](ctx, c, versionPath(name, version)+"/manifest")
+	return v.Manifest, err
+}
+
+// PublishVersion publishes a version, or takes it back.
+func (c *Client) PublishVersion(ctx context.Context, name string, version int, published bool) (api.VersionView, error) {
+	var out api.VersionView
+	_, err := c.call(ctx, http.MethodPatch, versionPath(name, version), nil, api.PublishBody{Published: &published}, &out)
+	return out, err
+}
+
+// DeleteVersion removes a version that nobody runs.
+func (c *Client) DeleteVersion(ctx context.Context, name string, version int) error {
+	return c.remove(ctx, versionPath(name, version), nil)
 }
 
 // DeleteApplication removes an application; its sessions go on.

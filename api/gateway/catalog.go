@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"net/http"
 
 	"github.com/gin-gonic/gin"
 
@@ -32,21 +31,6 @@ func appView(a api.App, admin bool) api.AppView {
 		v.Perigee.App = &a
 	}
 	return v
-}
-
-func (s *Server) putApplication(c *gin.Context) (reply, error) {
-	var b appBody
-	if err := readBody(c, &b, false); err != nil {
-		return reply{}, err
-	}
-	a, err := b.app.Normalize()
-	if err != nil {
-		return reply{}, err
-	}
-	if a, err = s.cfg.Catalog.PutApplication(c.Request.Context(), a); err != nil {
-		return reply{}, err
-	}
-	return reply{status: http.StatusCreated, metadata: appView(a, true)}, nil
 }
 
 func (s *Server) deleteApplication(c *gin.Context) (reply, error) {

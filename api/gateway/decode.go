@@ -112,6 +112,8 @@ func createRequest(b api.CreateBody) (api.CreateRequest, error) {
 			return r, err
 		}
 	}
+	asked := r.Screen
+	r.Asked = &asked
 	return r.Normalize()
 }
 

@@ -26,7 +26,15 @@ type Sessions interface {
 
 // Catalog is what the gateway needs of the scheduler for applications.
 type Catalog interface {
+	// Applications gives the default version of each, the newest where none is published.
 	Applications(ctx context.Context) ([]api.App, error)
+	// Application gives one with all its versions.
+	Application(ctx context.Context, name string) (api.AppRecord, error)
+	// StageApplication makes a version that is not published, PutApplication one that is.
+	StageApplication(ctx context.Context, a api.App) (api.App, error)
+	PublishVersion(ctx context.Context, name string, version int, published bool) error
+	// DeleteVersion removes a version that nobody runs; else CodeConflict.
+	DeleteVersion(ctx context.Context, name string, version int) error
 	PutApplication(ctx context.Context, a api.App) (api.App, error)
 	DeleteApplication(ctx context.Context, name string) error
 }

@@ -33,7 +33,13 @@ func (s *Server) table() []route {
 	return []route{
 		{method: get, path: "/1.0/applications", name: "get_applications", rights: sessions, do: s.listApplications},
 		{method: post, path: "/1.0/applications", name: "put_application", rights: admin, do: s.putApplication},
+		{method: get, path: "/1.0/applications/:name", name: "get_application", rights: sessions, do: s.getApplication},
+		{method: http.MethodPatch, path: "/1.0/applications/:name", name: "patch_application", rights: admin, do: s.patchApplication},
 		{method: del, path: "/1.0/applications/:name", name: "delete_application", rights: admin, do: s.deleteApplication},
+		{method: get, path: "/1.0/applications/:name/:version", name: "get_application_version", rights: admin, do: s.getVersion},
+		{method: http.MethodPatch, path: "/1.0/applications/:name/:version", name: "patch_application_version", rights: admin, do: s.patchVersion},
+		{method: del, path: "/1.0/applications/:name/:version", name: "delete_application_version", rights: admin, do: s.deleteVersion},
+		{method: get, path: "/1.0/applications/:name/:version/manifest", name: "get_manifest", rights: admin, do: s.getManifest},
 		{method: get, path: "/1.0/regions", name: "get_regions", rights: sessions, do: s.listRegions},
 		{method: get, path: "/1.0/probes", name: "get_probes", rights: []api.Right{api.RightCreate}, do: s.probes},
 		{method: get, path: "/1.0/status", name: "get_service_status", do: s.status},
@@ -66,6 +72,7 @@ func (s *Server) table() []route {
 		{method: post, path: "/1.0/perigee/leader", name: "set_leader", rights: admin, do: s.setLeader},
 		{method: get, path: "/1.0/perigee/snapshot", name: "save_snapshot", raw: s.saveSnapshot},
 		{method: post, path: "/1.0/perigee/snapshot", name: "restore_snapshot", limit: maxSnapshot, raw: s.restoreSnapshot},
+		{method: get, path: "/1.0/perigee/manifest.schema.json", name: "get_schema", raw: s.manifestSchema},
 		{method: get, path: "/1.0/perigee/openapi.yaml", name: "get_openapi", raw: s.openAPI},
 
 		{method: get, path: "/metrics", name: "metrics", raw: gin.WrapH(s.metrics.handler())},

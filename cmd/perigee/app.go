@@ -1,29 +1,27 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
-	"gopkg.in/yaml.v3"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/api/manifest"
 )
 
 func newApp(o *options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "app",
 		Short:   "Applications that can be streamed",
-		Example: "  perigee app put xterm -- xterm -fa Monospace\n  perigee app put --file game.yaml",
+		Example: "  perigee app create game.yaml\n  perigee app put xterm -- xterm -fa Monospace\n  perigee app run xterm",
 	}
 	group(cmd)
-	cmd.AddCommand(appPut(o), appList(o), appDelete(o))
+	cmd.AddCommand(appCreate(o), appPut(o), appShow(o), appList(o), appPublish(o), appRun(o), appDelete(o), appSchema(o))
 	return cmd
 }
 
@@ -65,32 +63,13 @@ A manifest is YAML; several documents add several applications:
 			if err != nil {
 				return err
 			}
-			c, err := o.client()
-			if err != nil {
-				return err
-			}
-			var put []api.AppView
-			for _, a := range apps {
-				v, err := c.PutApplication(cmd.Context(), a)
-				if err != nil {
-					return fmt.Errorf("put %s: %w", a.Name, err)
-				}
-				put = append(put, v)
-			}
-			return o.show(cmd, put, func(w io.Writer) error {
-				for _, v := range put {
-					if _, err := fmt.Fprintf(w, "application %s is at version %d\n", v.Name, v.Perigee.Version); err != nil {
-						return err
-					}
-				}
-				return nil
-			})
+			return putAll(cmd, o, apps, false)
 		},
 	}
 	fl := cmd.Flags()
 	fl.StringVarP(&f.file, "file", "f", "", "manifest to read, - for standard input")
 	fl.StringVar(&f.title, "title", "", "name shown to people")
-	fl.StringVar(&f.kind, "kind", "", "program (default), or external for somebody else's provider")
+	fl.StringVar(&f.kind, "kind", "", "program (default), container, or external for somebody else's provider")
 	fl.StringArrayVar(&f.env, "env", nil, "variable of its environment, NAME=VALUE; repeat for more")
 	fl.BoolVar(&f.network, "network", false, "give it the host's network; else it has none")
 	fl.IntVar(&f.cpu, "cpu", 0, "thousandths of a core it may use (default 2000)")
@@ -168,39 +147,13 @@ func (f *appFlags) app(cmd *cobra.Command, args []string) (api.App, error) {
 	return a, nil
 }
 
-// readManifest reads applications from YAML. A field that does not exist is an
-// error with its line: a misspelt limit must not be silently without effect.
+// readManifest reads applications from YAML.
 func readManifest(name string, r io.Reader) ([]api.App, error) {
-	dec := yaml.NewDecoder(r)
-	dec.KnownFields(true)
-	var out []api.App
-	for n := 1; ; n++ {
-		var a api.App
-		err := dec.Decode(&a)
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, fmt.Errorf("read manifest %s: %s", name, manifestFault(err))
-		}
-		if a, err = a.Normalize(); err != nil {
-			return nil, fmt.Errorf("read manifest %s, document %d: %w", name, n, err)
-		}
-		out = append(out, a)
+	list, err := manifest.Read(r)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest %s: %w", name, err)
 	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("read manifest %s: it is empty; see perigee app put --help for one", name)
-	}
-	return out, nil
-}
-
-// manifestFault says what yaml found in a word that an operator knows.
-func manifestFault(err error) string {
-	text := strings.TrimPrefix(err.Error(), "yaml: ")
-	text = strings.TrimPrefix(text, "unmarshal errors:")
-	text = regexp.MustCompile(`field (\S+) not found in type \S+`).ReplaceAllString(text, `there is no field "$1"`)
-	text = regexp.MustCompile("cannot unmarshal !!(\\S+) `([^`]*)` into (\\S+)").ReplaceAllString(text, `"$2" is of the wrong kind`)
-	return strings.Join(strings.Fields(text), " ")
+	return list, nil
 }
 
 func appList(o *options) *cobra.Command {
@@ -235,15 +188,22 @@ func appList(o *options) *cobra.Command {
 }
 
 func appDelete(o *options) *cobra.Command {
-	return &cobra.Command{
+	var version int
+	cmd := &cobra.Command{
 		Use:     "delete NAME",
-		Short:   "Delete an application; its sessions go on",
-		Example: "  perigee app delete xterm",
+		Short:   "Delete an application, whose sessions go on, or one version that nobody runs",
+		Example: "  perigee app delete xterm\n  perigee app delete xterm --version 3",
 		Args:    exactly("the application's name"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := o.client()
 			if err != nil {
 				return err
+			}
+			if cmd.Flags().Changed("version") {
+				if err := c.DeleteVersion(cmd.Context(), args[0], version); err != nil {
+					return err
+				}
+				return o.done(cmd, "version %d of application %s deleted", version, args[0])
 			}
 			if err := c.DeleteApplication(cmd.Context(), args[0]); err != nil {
 				return err
@@ -251,4 +211,6 @@ func appDelete(o *options) *cobra.Command {
 			return o.done(cmd, "application %s deleted", args[0])
 		},
 	}
+	cmd.Flags().IntVar(&version, "version", 0, "delete this version only")
+	return cmd
 }

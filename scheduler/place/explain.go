@@ -207,7 +207,7 @@ func (s *search) unfit(h *host) *api.Refusal {
 		for k := range h.pools {
 			p := &h.pools[k]
 			cost := s.costs[k][codec]
-			if p.codecs&(1<<codec) == 0 {
+			if p.codecs&(1<<codec) == 0 || cost == 0 { // no room is too little for an encoder that may not be used
 				continue
 			}
 			taken, running := p.used+p.held, p.running+p.soon
@@ -227,6 +227,9 @@ func (s *search) unfit(h *host) *api.Refusal {
 				return h.refusal(api.RefusedHeadroom, fmt.Sprintf("pool %s measures %d macroblocks/s free where %d are not reserved: %s", poolOrder[k], m, free, why))
 			}
 		}
+	}
+	if first == nil && s.need.Encoder != "" {
+		first = h.refusal(api.RefusedEncoder, fmt.Sprintf("none of its pools encodes %v with an encoder of kind %s", s.need.Codecs, s.need.Encoder))
 	}
 	if first == nil {
 		first = h.refusal(api.RefusedCodec, fmt.Sprintf("none of its pools encodes %v", s.need.Codecs))

@@ -175,6 +175,9 @@ func (s *search) price(fps int) {
 	screen := s.need.Screen
 	screen.FPS = fps
 	for p, name := range poolOrder {
+		if !s.need.Encoder.Allows(name) {
+			continue // a cost of 0 fits nowhere
+		}
 		for _, c := range s.wanted[:s.codecs] {
 			cost := api.Cost(name, codecOrder[c], screen)
 			s.costs[p][c], s.least = cost, min(s.least, cost)

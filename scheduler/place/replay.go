@@ -25,7 +25,7 @@ func Replay(x api.Explanation, policy *api.PlacementPolicy, o Operator) Replayed
 	f := NewFleet()
 	q := Query{Policy: policy, Need: api.Need{
 		App: x.Request.App, Region: x.Request.Region, Screen: x.Request.Screen, Codecs: x.Request.Codecs,
-		Client: x.Request.Client, Probes: x.Request.Probes,
+		Client: x.Request.Client, Probes: x.Request.Probes, Encoder: x.Request.Encoder,
 	}}
 	for _, c := range x.Candidates {
 		if c.Rank == 1 {

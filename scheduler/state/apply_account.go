@@ -1,7 +1,6 @@
 package state
 
 import (
-	"bytes"
 	"slices"
 	"time"
 
@@ -24,32 +23,7 @@ type demandMinute struct {
 	cells  []api.DemandCell
 }
 
-func (m *PutApp) apply(t *tx) Result {
-	v, err := parseApp(m.Doc)
-	if err != nil {
-		return Result{Err: err}
-	}
-	if err := api.ValidAppName(v.Name); err != nil {
-		return Result{Err: err}
-	}
-	next := App{Name: v.Name}
-	if old, ok := t.apps.Get(v.Name); ok {
-		next = *old
-		if n := len(old.Versions); n > 0 && bytes.Equal(old.Versions[n-1].doc, m.Doc) {
-			same := old.Versions[n-1].App
-			return Result{App: &same} // putting the same again makes no version
-		}
-	}
-	next.Last++
-	v.Version = next.Last
-	next.Versions = append(slices.Clone(next.Versions), v)
-	if extra := len(next.Versions) - keepVersions; extra > 0 {
-		next.Versions = next.Versions[extra:]
-	}
-	t.apps = t.apps.Set(v.Name, &next)
-	app := v.App
-	return Result{App: &app}
-}
+func (m *PutApp) apply(t *tx) Result { return t.addVersion(m.Doc, true) }
 
 func (m *DeleteApp) apply(t *tx) Result {
 	a, ok := t.apps.Get(m.Name)

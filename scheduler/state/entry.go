@@ -31,6 +31,9 @@ const (
 	kindBackNode      kind = 20
 	kindPutApp        kind = 32
 	kindDeleteApp     kind = 33
+	kindStageApp      kind = 34 // since version 2
+	kindPublishApp    kind = 35 // since version 2
+	kindDropVersion   kind = 36 // since version 2
 	kindPutToken      kind = 48
 	kindRevokeToken   kind = 49
 	kindDeleteAccount kind = 50
@@ -82,6 +85,12 @@ func newCommand(k kind) Command {
 		return &PutApp{}
 	case kindDeleteApp:
 		return &DeleteApp{}
+	case kindStageApp:
+		return &StageApp{}
+	case kindPublishApp:
+		return &PublishApp{}
+	case kindDropVersion:
+		return &DropVersion{}
 	case kindPutToken:
 		return &PutToken{}
 	case kindRevokeToken:
@@ -114,16 +123,22 @@ func Since(c Command) int { return c.kind().since() }
 
 func (k kind) since() int {
 	switch k {
-	case kindQueue, kindPlace, kindPutPolicy, kindRoutes:
+	case kindQueue, kindPlace, kindPutPolicy, kindRoutes, kindStageApp, kindPublishApp, kindDropVersion:
 		return 2
 	default:
 		return 1
 	}
 }
 
-// Encode makes an entry of version 1: a version byte, the leader's stamp and a
-// list of (kind, length, payload).
-func Encode(stamp time.Time, commands ...Command) []byte { return EncodeAs(1, stamp, commands...) }
+// Encode makes an entry of the lowest version that may hold the commands: a
+// version byte, the leader's stamp and a list of (kind, length, payload).
+func Encode(stamp time.Time, commands ...Command) []byte {
+	version := 1
+	for _, c := range commands {
+		version = max(version, Since(c))
+	}
+	return EncodeAs(version, stamp, commands...)
+}
 
 // EncodeAs makes an entry of a version up to EntryVersion. The caller has asked
 // Since of each command; of those known to the version, it leaves out the

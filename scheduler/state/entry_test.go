@@ -56,6 +56,9 @@ func samples(t testing.TB) []Command {
 			Reserved: 216000, Screen: hd, Placement: c.Placement, Preset: api.PresetFast},
 		&PutPolicy{Account: "alice", Doc: []byte(`{"trunk":true}`)},
 		&Routes{Routes: []Route{{Network: "192.0.2.0/24", Node: "n1", Tenths: 123, Spread: 15, Weight: 42, Samples: 7, At: 29700000}}},
+		&StageApp{Doc: []byte(`{"name":"xterm"}`)},
+		&PublishApp{Name: "xterm", Version: 2, Published: true},
+		&DropVersion{Name: "xterm", Version: 1},
 	}
 }
 

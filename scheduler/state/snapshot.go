@@ -31,6 +31,7 @@ const (
 	sectionQueue
 	sectionPolicy
 	sectionRoutes
+	sectionHidden uint64 = 32 // since entries of version 2
 )
 
 // WriteTo writes the snapshot of a root: the same state gives the same bytes.
@@ -40,6 +41,9 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 	out.put(sectionHead, func(c *coder) { head(c, s) })
 	for _, a := range s.apps.Sorted() {
 		out.put(sectionApp, func(c *coder) { _ = appFields(c, a) })
+		if hidden := a.hidden(); len(hidden) > 0 {
+			out.put(sectionHidden, func(c *coder) { hiddenFields(c, &a.Name, &hidden) })
+		}
 	}
 	for _, a := range s.accounts.Sorted() {
 		out.put(sectionAccount, func(c *coder) { accountFields(c, a) })
@@ -203,6 +207,8 @@ func (s *State) load(section uint64, c *coder) error {
 		err = s.loadReplica(c)
 	case sectionVersion:
 		num(c, &s.version)
+	case sectionHidden:
+		s.loadHidden(c)
 	default:
 		err = s.loadLater(section, c)
 	}

@@ -74,7 +74,8 @@ type App struct {
 // AppVersion is one immutable version of an application.
 type AppVersion struct {
 	api.App
-	doc []byte
+	doc    []byte
+	hidden bool // not published
 }
 
 // Token is what one token allows, by its hash.
@@ -192,14 +193,18 @@ func (n *Node) Sessions() iter.Seq[api.SessionID] {
 // SessionCount is how many live sessions the node hosts.
 func (n *Node) SessionCount() int { return n.sessions.Len() }
 
-// App finds a version of an application; 0 or -1 is the newest.
+// App finds a version of an application; 0 or -1 is the last published one.
 func (s *State) App(name string, version int) (api.App, bool) {
 	a, ok := s.apps.Get(name)
 	if !ok || len(a.Versions) == 0 {
 		return api.App{}, false
 	}
 	if version <= 0 {
-		return a.Versions[len(a.Versions)-1].App, true
+		v := defaultOf(a)
+		if v == nil {
+			return api.App{}, false
+		}
+		return v.App, true
 	}
 	for _, v := range a.Versions {
 		if v.Version == version {
@@ -209,12 +214,15 @@ func (s *State) App(name string, version int) (api.App, bool) {
 	return api.App{}, false
 }
 
-// Apps gives the newest version of every application, by name.
+// Apps gives the default version of every application, by name; the newest
+// where none is published.
 func (s *State) Apps() []api.App {
 	var out []api.App
 	for _, a := range s.apps.Sorted() {
-		if len(a.Versions) > 0 {
-			out = append(out, a.Versions[len(a.Versions)-1].App)
+		if v := defaultOf(a); v != nil {
+			out = append(out, v.App)
+		} else if n := len(a.Versions); n > 0 {
+			out = append(out, a.Versions[n-1].App)
 		}
 	}
 	return out
