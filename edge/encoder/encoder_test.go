@@ -85,6 +85,39 @@ func TestPicturesFollowTheScreen(t *testing.T) {
 	}
 }
 
+// What is painted again as it was gives no pictures; a key can be had all the same.
+func TestPaintedAgainIsStill(t *testing.T) {
+	display := startXvfb(t, "640x360x24")
+	p, err := newPainter(display)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.x.Close()
+	s := startEncoder(t)
+	s.send(media.TypeConfigure, configure(display, api.H264))
+	p.fill(0, 0, 300, 300, 0x3050a0)
+	frame(t, s.video)
+	s.quiet()
+	again := func() (n int) {
+		for range 50 {
+			p.fill(0, 0, 300, 300, 0x3050a0)
+			p.x.Sync()
+			time.Sleep(5 * time.Millisecond)
+		}
+		return len(s.video)
+	}
+	if n := again(); n > 0 {
+		t.Errorf("%d pictures of what did not change", n)
+	}
+	s.send(media.TypeKeyframe, nil)
+	if n := again(); n > 1+refineMost || !frame(t, s.video).Key {
+		t.Errorf("%d pictures, or no key first", n)
+	}
+	s.quiet()
+	p.fill(10, 10, 5, 5, 0xffffff)
+	frame(t, s.video)
+}
+
 func TestKeyframeOfAStillScreen(t *testing.T) {
 	display := startXvfb(t, "640x360x24")
 	for _, codec := range api.Codecs() {

@@ -120,6 +120,9 @@ func (s *session) takePicture() error {
 	if err := p.enc.Load(pic.Pix, pic.Stride, pic.Changed...); err != nil {
 		return err
 	}
+	if !p.enc.Changed() && !p.wantKey {
+		return nil // painted again as it was: still
+	}
 	// An X server starts with one colour; until that changes, nobody has drawn.
 	if p.drawn > 0 || !uniform(pic) {
 		p.drawn++

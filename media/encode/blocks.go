@@ -11,6 +11,10 @@ const blockSide = 16
 type blocks struct {
 	cols, rows    int
 	width, height int
+	// touched blocks may have changed since the last picture: they are to be
+	// looked at.
+	touched []uint8
+	touches int // how many
 	// age counts encoded pictures since the block changed: 0 = changed since
 	// the last one; it stops at ageMost.
 	age   []uint8
@@ -24,15 +28,15 @@ func newBlocks(width, height int) blocks {
 		cols: (width + blockSide - 1) / blockSide, rows: (height + blockSide - 1) / blockSide,
 		width: width, height: height,
 	}
-	b.age = make([]uint8, b.cols*b.rows)
+	b.age, b.touched = make([]uint8, b.cols*b.rows), make([]uint8, b.cols*b.rows)
 	for i := range b.age {
 		b.age[i] = ageMost
 	}
 	return b
 }
 
-// change marks the blocks that parts touch.
-func (b *blocks) change(parts []image.Rectangle) {
+// touch marks the blocks that parts touch.
+func (b *blocks) touch(parts []image.Rectangle) {
 	all := image.Rect(0, 0, b.width, b.height)
 	for _, p := range parts {
 		if p = p.Intersect(all); p.Empty() {
@@ -40,13 +44,25 @@ func (b *blocks) change(parts []image.Rectangle) {
 		}
 		first, last := p.Min.X/blockSide, (p.Max.X-1)/blockSide
 		for row := p.Min.Y / blockSide; row <= (p.Max.Y-1)/blockSide; row++ {
-			line := b.age[row*b.cols:][first : last+1]
-			for i, age := range line {
-				if age != 0 {
-					line[i] = 0
-					b.fresh++
+			line := b.touched[row*b.cols:][first : last+1]
+			for i, t := range line {
+				if t == 0 {
+					line[i] = 1
+					b.touches++
 				}
 			}
+		}
+	}
+}
+
+// looked notes that the touched blocks were looked at: age is 0 for those that
+// really changed.
+func (b *blocks) looked() {
+	clear(b.touched)
+	b.touches, b.fresh = 0, 0
+	for _, age := range b.age {
+		if age == 0 {
+			b.fresh++
 		}
 	}
 }

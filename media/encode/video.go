@@ -71,6 +71,8 @@ type Video struct {
 	frame  *astiav.Frame
 	packet *astiav.Packet
 	blocks blocks
+	to420  converter
+	loaded bool   // frame holds a picture
 	active []byte // libvpx's map of blocks
 	count  int64  // pictures encoded: the encoder's clock
 }
@@ -200,15 +202,16 @@ func (v *Video) open() error {
 // Name is FFmpeg's name of the encoder.
 func (v *Video) Name() string { return v.recipe.name }
 
-// Load converts the changed parts of a picture (rows of blue, green, red,
-// unused; stride bytes apart) into the encoder's own; the rest stays. Parts are
-// taken to whole macroblocks: pix must hold the whole picture.
+// Load converts the parts of a picture (rows of blue, green, red, unused; stride
+// bytes apart) that may have changed into the encoder's own; the rest stays.
+// Parts are taken to whole macroblocks: pix must hold the whole picture. Those
+// that were only painted again as they are count as unchanged; see Changed.
 func (v *Video) Load(pix []byte, stride int, changed ...image.Rectangle) error {
 	if stride < v.cfg.Width*4 || len(pix) < (v.cfg.Height-1)*stride+v.cfg.Width*4 {
 		return fmt.Errorf("picture of %d bytes, %d a row, is too small for %dx%d", len(pix), stride, v.cfg.Width, v.cfg.Height)
 	}
-	v.blocks.change(changed)
-	if v.blocks.fresh == 0 {
+	v.blocks.touch(changed)
+	if v.blocks.touches == 0 {
 		return nil
 	}
 	if !v.frame.IsWritable() { // the encoder still reads it
@@ -216,8 +219,15 @@ func (v *Video) Load(pix []byte, stride int, changed ...image.Rectangle) error {
 			return fmt.Errorf("copy picture: %w", err)
 		}
 	}
-	return convert(v.frame, pix, stride, v.blocks)
+	if err := v.to420.convert(v.frame, pix, stride, &v.blocks, !v.loaded); err != nil {
+		return err
+	}
+	v.loaded = true
+	return nil
 }
+
+// Changed tells whether the loaded picture differs from the one encoded last.
+func (v *Video) Changed() bool { return v.blocks.fresh > 0 }
 
 // Encode encodes the loaded picture, as a key if wanted, and returns its packet.
 func (v *Video) Encode(key bool) (Packet, error) {

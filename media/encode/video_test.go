@@ -370,6 +370,22 @@ func TestConfigRefused(t *testing.T) {
 	}
 }
 
+// BenchmarkLoad takes a picture that was painted again as it was.
+func BenchmarkLoad(b *testing.B) {
+	v, err := NewVideo(Config{Codec: api.H264, Width: 1280, Height: 720, FPS: 60, BitrateKbps: 4000})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer v.Close()
+	c := newCanvas(1280, 720)
+	c.noise(1)
+	for b.Loop() {
+		if err := v.Load(c.pix, c.stride(), c.all()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // BenchmarkEncode converts and encodes 1280x720 with 20 moving rectangles.
 func BenchmarkEncode(b *testing.B) {
 	for _, codec := range api.Codecs() {
