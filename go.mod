@@ -3,6 +3,7 @@ module github.com/perigee-cloud/perigee
 go 1.26.0
 
 require (
+	github.com/NVIDIA/go-nvml v0.13.3-0
 	github.com/asticode/go-astiav v0.39.0
 	github.com/cenkalti/backoff/v5 v5.0.3
 	github.com/chromedp/chromedp v0.23.0

@@ -52,6 +52,8 @@ type Node struct {
 	Lost        bool      `json:"lost"`
 	// Labels are the operator's own marks, which policies name.
 	Labels map[string]string `json:"labels,omitempty"`
+	// Certificate is what the node's encoders were measured to do; nil until then.
+	Certificate *SignedCertificate `json:"certificate,omitempty"`
 }
 
 // NodeJoin is what an edge says of itself when its daemon starts. Node's

@@ -91,6 +91,7 @@ type Agent struct {
 	ended   map[api.SessionID]api.Report // bounded by maxEnded: the last report of each
 	endedQ  []api.SessionID
 	telling map[api.SessionID]bool // whose last report is being sent once more
+	carries []api.Capacity         // what the pools may carry
 }
 
 // New checks a configuration and makes an Agent; it starts nothing.
@@ -120,7 +121,7 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log.With("node", cfg.Identity.ID),
 		leaving: make(chan struct{}), units: map[api.SessionID]*unit{}, ended: map[api.SessionID]api.Report{},
-		telling: map[api.SessionID]bool{},
+		telling: map[api.SessionID]bool{}, carries: cfg.Pools,
 	}
 	a.flush, a.stopAll = context.WithCancel(context.Background())
 	a.meter = &meter{agent: a}

@@ -65,7 +65,7 @@ func (m *meter) run(ctx context.Context) error {
 
 // update takes a measurement in and publishes it if it tells something new.
 func (m *meter) update(load Load, now time.Time) {
-	h := compute(m.agent.cfg.Pools, m.agent.costs(), load)
+	h := compute(m.agent.pools(), m.agent.costs(), load)
 	h.Boot = m.agent.cfg.Identity.Boot
 	m.mu.Lock()
 	tell := m.last.IsZero() || now.Sub(m.last) >= publishEvery || changed(m.now, h)

@@ -131,7 +131,10 @@ func checkJoin(j *api.NodeJoin) error {
 	if err := api.CheckLabels(n.Labels); err != nil {
 		return err
 	}
-	return checkPools(n.Pools)
+	if err := checkPools(n.Pools); err != nil {
+		return err
+	}
+	return checkCertificate(*n)
 }
 
 func checkPools(pools []api.Capacity) error {

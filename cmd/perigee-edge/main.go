@@ -1,5 +1,5 @@
 // Command perigee-edge is the daemon of an edge host, and the same file run
-// again as the processes of its sessions: shim, stream, encode and relay.
+// again as the processes of its sessions: shim, stream, encode, relay and probe.
 package main
 
 import (
@@ -73,9 +73,10 @@ daemon alone: its sessions go on, and the next daemon takes them over.`,
 	f.StringVar(&cfg.MediaPorts, "media-ports", "40000-40999", "UDP ports of the streams, one each; 0 = any free one")
 	f.StringVar(&cfg.RelayListen, "relay-listen", ":3478", "address of the TURN and STUN relay, UDP and TCP")
 	f.StringVar(&cfg.GossipListen, "gossip-listen", ":7946", "address of gossip, TCP and UDP")
-	f.Uint64Var(&cfg.CPUCapacity, "cpu-capacity", 0, "what software may encode, in H.264 macroblocks per second (default: estimated from the cores)")
+	f.Uint64Var(&cfg.CPUCapacity, "cpu-capacity", 0, "what software may encode, in H.264 macroblocks per second, at most what is certified (default: that)")
+	f.StringVar(&cfg.Certify, "certify", "idle", "measure the encoders while no session runs: idle or never")
 	root.PersistentFlags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
-	root.AddCommand(newShim(&level), newStream(&level), newEncode(&level), newRelay(&level))
+	root.AddCommand(newShim(&level), newStream(&level), newEncode(&level), newRelay(&level), newProbe())
 	root.CompletionOptions.HiddenDefaultCmd = true
 	return root
 }

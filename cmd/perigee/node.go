@@ -12,6 +12,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/api/client"
+	"github.com/perigee-cloud/perigee/edge/certify"
 )
 
 func newNode(o *options) *cobra.Command {
@@ -141,10 +142,30 @@ func nodeShow(o *options) *cobra.Command {
 					pairs = append(pairs, "encoder "+string(p.Pool),
 						fmt.Sprintf("%d of %d macroblocks/s reserved, codecs %v", v.Reserved[p.Pool], p.Macroblocks, p.Codecs))
 				}
-				return fields(w, pairs...)
+				if err := fields(w, pairs...); err != nil {
+					return err
+				}
+				return certificate(w, n)
 			})
 		},
 	}
+}
+
+// certificate shows what the node's encoders were measured to do.
+func certificate(w io.Writer, n api.Node) error {
+	if n.Certificate == nil {
+		_, err := fmt.Fprintln(w, "\nencoders not certified yet: the figures are estimates")
+		return err
+	}
+	c, err := n.Certificate.Open(n.PublicKey)
+	if err != nil {
+		_, err = fmt.Fprintf(w, "\nencoders: the certificate is not to be trusted: %v\n", err)
+		return err
+	}
+	if _, err := fmt.Fprintln(w); err != nil {
+		return err
+	}
+	return certify.Print(w, c)
 }
 
 // nodeDo makes one of the commands that change a node.

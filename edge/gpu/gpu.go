@@ -1,89 +1,133 @@
-// Package gpu says what a node's graphics processors can encode and how busy
-// they are: a small Driver, and its honest twin for machines without one.
+// Package gpu says what a node's encoders are and how busy they are: the
+// inventory of the machine, a small Driver with an honest twin for machines
+// without a graphics processor, and the published figures that stand in until
+// something was measured. Pure Go.
 package gpu
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"github.com/perigee-cloud/perigee/api"
 )
 
-// Device is one graphics processor.
+// State names how a driver, a device or a reading is. Every one is ordinary.
+type State string
+
+// States.
+const (
+	StateOK        State = "ok"
+	StateNoDriver  State = "no_driver"      // the driver's library is not there
+	StateNoGPU     State = "no_gpu"         // a driver without a device
+	StateNoEncoder State = "no_encoder"     // a device without an encoder: H100, H200
+	StateSymbol    State = "missing_symbol" // the driver is too old (or too new) for what is needed
+	StateLost      State = "lost"           // fell off the bus
+	StateNonsense  State = "nonsense"       // answers that cannot be
+	StateDenied    State = "no_permission"
+	StateFailed    State = "failed" // any other fault; the detail has its text
+)
+
+// Device is one graphics processor, or one MIG instance of it.
 type Device struct {
 	Index     int    `json:"index"`
 	UUID      string `json:"uuid"` // stays the same over restarts; "" when unknown
 	Name      string `json:"name"`
+	PCI       string `json:"pci,omitempty"` // "00000000:01:00.0"
 	MemoryMiB int    `json:"memory_mib"`
+	// Engines is how many encoders it is published to have; -1 = not published.
+	Engines int `json:"engines"`
+	// MIG says that the device is split: its instances have no encoder of their
+	// own use here, and the whole has none to give.
+	MIG    bool   `json:"mig,omitempty"`
+	State  State  `json:"state"`
+	Detail string `json:"detail,omitempty"`
 }
 
-// Reading is what a device measured of itself. Shares are percent, 0 to 100.
+// Encodes says whether the device may be asked to encode.
+func (d Device) Encodes() bool { return d.State == StateOK && d.Engines != 0 && !d.MIG }
+
+// Reading is what a device measured of itself. Shares are percent, 0 to 100;
+// -1 means that the device does not say.
 type Reading struct {
-	Index       int `json:"index"`
-	GPU         int `json:"gpu"`
-	Encoder     int `json:"encoder"`
-	Decoder     int `json:"decoder"`
-	Memory      int `json:"memory"`
-	Sessions    int `json:"sessions"` // encoder sessions of all programs
-	Temperature int `json:"temperature_c"`
+	Index       int    `json:"index"`
+	UUID        string `json:"uuid"`
+	State       State  `json:"state"`
+	Detail      string `json:"detail,omitempty"`
+	GPU         int    `json:"gpu"`
+	Encoder     int    `json:"encoder"`
+	Memory      int    `json:"memory"`     // share of its memory in use
+	Sessions    int    `json:"sessions"`   // encoder sessions of all programs
+	FPS         int    `json:"fps"`        // average of the sessions
+	LatencyUS   int    `json:"latency_us"` // average of the sessions
+	Temperature int    `json:"temperature_c"`
+}
+
+// Inventory is what a machine has to encode with.
+type Inventory struct {
+	State    State    `json:"state"` // of the NVIDIA driver
+	Detail   string   `json:"detail,omitempty"`
+	Driver   string   `json:"driver,omitempty"` // its version
+	Devices  []Device `json:"devices,omitempty"`
+	VAAPI    []Render `json:"vaapi,omitempty"`
+	Machine  string   `json:"machine"` // processor model
+	Cores    int      `json:"cores"`
+	Software string   `json:"software"` // what encodes: versions of FFmpeg and of this program
 }
 
 // Driver reads the graphics processors of one vendor. Its methods are for one
-// goroutine at a time.
+// goroutine at a time; none fails: what is wrong is a named state.
 type Driver interface {
-	// Devices lists the processors; the order is by Index.
-	Devices(ctx context.Context) ([]Device, error)
-	// Pools says what the processors together can encode.
-	Pools(ctx context.Context) ([]api.Capacity, error)
-	// Read measures every device.
-	Read(ctx context.Context) ([]Reading, error)
-	Close() error
+	// Devices lists the processors by Index, with the state of the driver.
+	Devices(ctx context.Context) ([]Device, State, string)
+	// Version is the driver's; "" when it does not say.
+	Version() string
+	// Read measures every device that Devices listed.
+	Read(ctx context.Context) []Reading
+	Close()
 }
-
-// ErrUnavailable says that there is no graphics processor to read, or no
-// driver for it.
-var ErrUnavailable = errors.New("no graphics processor is available")
 
 // Unavailable is the Driver of a machine without: it has no device and says
 // why instead of inventing zeros.
 type Unavailable struct {
-	// Reason is what kept the real driver from loading, for the operator.
-	Reason string
+	State  State
+	Detail string // for the operator
 }
 
 var _ Driver = Unavailable{}
 
-// Devices gives none.
-func (Unavailable) Devices(context.Context) ([]Device, error) { return nil, nil }
-
-// Pools gives none.
-func (Unavailable) Pools(context.Context) ([]api.Capacity, error) { return nil, nil }
-
-// Read fails with ErrUnavailable and the reason.
-func (u Unavailable) Read(context.Context) ([]Reading, error) {
-	if u.Reason == "" {
-		return nil, ErrUnavailable
-	}
-	return nil, fmt.Errorf("%s: %w", u.Reason, ErrUnavailable)
+// Devices gives none and the reason.
+func (u Unavailable) Devices(context.Context) ([]Device, State, string) {
+	return nil, u.State, u.Detail
 }
 
-// Close does nothing.
-func (Unavailable) Close() error { return nil }
+// Version is unknown.
+func (Unavailable) Version() string { return "" }
 
-// macroblocksPerCore is what one core may be asked to encode, in H.264
-// macroblocks a second. 1280x720@60 is 216,000 and took 22 to 30 % of a core
-// with capture and conversion (EPYC, 2026-11-20): a whole core would carry
-// 720,000 to 980,000. The rest is left to the applications and X servers of
-// those same sessions.
+// Read gives nothing.
+func (Unavailable) Read(context.Context) []Reading { return nil }
+
+// Close does nothing.
+func (Unavailable) Close() {}
+
+// macroblocksPerCore stands in for a certificate: what one core may be asked to
+// encode, in H.264 macroblocks a second. 1280x720@60 of a moving screen is
+// 216,000 and took 22 to 30 % of a core with capture and conversion; of the
+// noisy reference picture a core did 330,000 to 690,000 (EPYC, 2026-11-21).
 const macroblocksPerCore = 450_000
 
-// CPUPool estimates what a machine of so many cores may encode in software.
-// An operator who measured his machine overrides it.
+// CPUPool estimates what a machine of so many cores may encode in software. It
+// holds until the first certificate.
 func CPUPool(cores int) api.Capacity {
 	return api.Capacity{
 		Pool:        api.PoolCPU,
 		Macroblocks: uint64(max(cores, 0)) * macroblocksPerCore,
 		Codecs:      api.Codecs(),
 	}
+}
+
+// Sample is one look at all devices: a line of `perigee-edge probe watch`.
+type Sample struct {
+	State    State     `json:"state"` // of the driver
+	Detail   string    `json:"detail,omitempty"`
+	Devices  []Device  `json:"devices,omitempty"`
+	Readings []Reading `json:"readings,omitempty"`
 }

@@ -14,6 +14,11 @@ import (
 // Config of a Video encoder.
 type Config struct {
 	Codec api.Codec
+	// Pool is the kind of encoder; "" is the processors.
+	Pool api.Pool
+	// Device names the processor of a hardware pool: an index for NVENC, a render
+	// node for VA-API; "" is the first.
+	Device string
 	// Width and Height in pixels, both even, 16 to api.MaxWidth x MaxHeight.
 	Width, Height int
 	// FPS is the rate that the bitrate is spread over, 1 to api.MaxFPS.
@@ -40,6 +45,8 @@ type recipe struct {
 	// hint tells the encoder which parts of the picture about to be encoded
 	// changed; nil if it cannot be told.
 	hint func(*Video) error
+	// hardware is nil for an encoder of the processors.
+	hardware *hardware
 }
 
 // errReopen says that a change needs a new encoder, which starts with a key.
@@ -48,8 +55,11 @@ var errReopen = errors.New("encoder must be opened again")
 // ErrConfig says that a configuration cannot be encoded.
 var ErrConfig = errors.New("video configuration refused")
 
-func recipes(c api.Codec) (recipe, bool) {
-	switch c {
+func recipes(c Config) (recipe, bool) {
+	if c.Pool != "" && c.Pool != api.PoolCPU {
+		return hardwareRecipe(c)
+	}
+	switch c.Codec {
 	case api.H264:
 		return h264(), true
 	case api.VP8:
@@ -72,9 +82,11 @@ type Video struct {
 	packet *astiav.Packet
 	blocks blocks
 	to420  converter
-	loaded bool   // frame holds a picture
-	active []byte // libvpx's map of blocks
-	count  int64  // pictures encoded: the encoder's clock
+	loaded bool          // frame holds a picture
+	active []byte        // libvpx's map of blocks
+	count  int64         // pictures encoded: the encoder's clock
+	device *astiav.Frame // the picture in a device's memory
+	free   func()        // what prepare allocated
 }
 
 // NewVideo opens an encoder.
@@ -83,13 +95,13 @@ func NewVideo(cfg Config) (*Video, error) {
 	if err := cfg.Check(); err != nil {
 		return nil, err
 	}
-	r, _ := recipes(cfg.Codec)
+	r, _ := recipes(cfg)
 	astiav.SetLogLevel(astiav.LogLevelQuiet)
 	v := &Video{cfg: cfg, recipe: r, frame: astiav.AllocFrame(), packet: astiav.AllocPacket(),
 		blocks: newBlocks(cfg.Width, cfg.Height)}
 	v.frame.SetWidth(cfg.Width)
 	v.frame.SetHeight(cfg.Height)
-	v.frame.SetPixelFormat(astiav.PixelFormatYuv420P)
+	v.frame.SetPixelFormat(r.pixels())
 	v.frame.SetColorRange(astiav.ColorRangeMpeg)
 	v.frame.SetColorSpace(astiav.ColorSpaceSmpte170M)
 	// 64: the widest vectors that libyuv and the encoders load.
@@ -119,7 +131,10 @@ func (c Config) Check() error {
 		}
 		return nil
 	}
-	if _, ok := recipes(c.Codec); !ok {
+	if _, ok := recipes(c); !ok {
+		if _, soft := recipes(Config{Codec: c.Codec}); soft {
+			return refuse("pool", "%q has no encoder of %s; use %q", c.Pool, c.Codec, api.PoolCPU)
+		}
 		return refuse("codec", "%q is not one of %v", c.Codec, api.Codecs())
 	}
 	if err := errors.Join(side("width", c.Width, api.MaxWidth), side("height", c.Height, api.MaxHeight)); err != nil {
@@ -162,7 +177,7 @@ func (v *Video) open() error {
 	}
 	cc.SetWidth(v.cfg.Width)
 	cc.SetHeight(v.cfg.Height)
-	cc.SetPixelFormat(astiav.PixelFormatYuv420P)
+	cc.SetPixelFormat(v.recipe.pixels())
 	// The encoder's clock counts pictures. Those of a screen come when drawn,
 	// but spreading the bitrate over a steady count bounds each one's size, and
 	// with it its time on the wire.
@@ -175,27 +190,33 @@ func (v *Video) open() error {
 	cc.SetColorTransferCharacteristic(astiav.ColorTransferCharacteristicBt709)
 	d := astiav.NewDictionary()
 	defer d.Free()
-	for _, m := range []map[string]string{v.cfg.common(), v.recipe.options(v.cfg)} {
-		for key, value := range m {
-			if err := d.Set(key, value, 0); err != nil {
-				cc.Free()
-				return fmt.Errorf("set %s of %s: %w", key, v.recipe.name, err)
-			}
+	for key, value := range with(v.cfg.common(), v.recipe.options(v.cfg)) {
+		if err := d.Set(key, value, 0); err != nil {
+			cc.Free()
+			return fmt.Errorf("set %s of %s: %w", key, v.recipe.name, err)
 		}
+	}
+	free, err := v.recipe.prepare(v.cfg, cc)
+	if err != nil {
+		cc.Free()
+		return err
 	}
 	if err := cc.Open(codec, d); err != nil {
 		cc.Free()
+		free()
 		return fmt.Errorf("open encoder %s: %w", v.recipe.name, err)
 	}
 	// What FFmpeg took is gone from the dictionary; what is left has no effect.
 	if e := d.Get("", nil, astiav.NewDictionaryFlags(astiav.DictionaryFlagIgnoreSuffix)); e != nil {
 		cc.Free()
+		free()
 		return fmt.Errorf("encoder %s knows no option %s: %w", v.recipe.name, e.Key(), ErrConfig)
 	}
 	if v.ctx != nil {
 		v.ctx.Free()
+		v.free()
 	}
-	v.ctx, v.count = cc, 0
+	v.ctx, v.free, v.count = cc, free, 0
 	return nil
 }
 
@@ -219,7 +240,11 @@ func (v *Video) Load(pix []byte, stride int, changed ...image.Rectangle) error {
 			return fmt.Errorf("copy picture: %w", err)
 		}
 	}
-	if err := v.to420.convert(v.frame, pix, stride, &v.blocks, !v.loaded); err != nil {
+	if h := v.recipe.hardware; h != nil {
+		if err := h.take(v, pix, stride); err != nil {
+			return err
+		}
+	} else if err := v.to420.convert(v.frame, pix, stride, &v.blocks, !v.loaded); err != nil {
 		return err
 	}
 	v.loaded = true
@@ -242,7 +267,14 @@ func (v *Video) Encode(key bool) (Packet, error) {
 			return Packet{}, fmt.Errorf("hint %s: %w", v.recipe.name, err)
 		}
 	}
-	if err := v.ctx.SendFrame(v.frame); err != nil {
+	frame := v.frame
+	if h := v.recipe.hardware; h != nil && h.upload != nil {
+		var err error
+		if frame, err = h.upload(v); err != nil {
+			return Packet{}, err
+		}
+	}
+	if err := v.ctx.SendFrame(frame); err != nil {
 		return Packet{}, fmt.Errorf("encode with %s: %w", v.recipe.name, err)
 	}
 	v.count++
@@ -279,13 +311,25 @@ func (v *Video) SetBitrate(kbps int) error {
 }
 
 // Live tells whether SetBitrate works without a keyframe.
-func (v *Video) Live() bool { return v.cfg.Codec != api.AV1 }
+func (v *Video) Live() bool {
+	switch v.cfg.Pool {
+	case api.PoolNVENC:
+		return true
+	case api.PoolVAAPI:
+		return false
+	}
+	return v.cfg.Codec != api.AV1
+}
 
 // Close frees the encoder.
 func (v *Video) Close() {
 	if v.ctx != nil {
 		v.ctx.Free()
+		v.free()
 		v.ctx = nil
+	}
+	if v.device != nil {
+		v.device.Free()
 	}
 	v.frame.Free()
 	v.packet.Free()

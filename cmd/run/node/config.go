@@ -11,13 +11,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
-	"github.com/perigee-cloud/perigee/edge/gpu"
 	"github.com/perigee-cloud/perigee/media/rtc"
 )
 
@@ -34,7 +32,8 @@ type Config struct {
 	MediaPorts   string   // "40000-40999"; "0" = any free one
 	RelayListen  string   // host:port of TURN and STUN, UDP and TCP; port 0 takes a free one
 	GossipListen string   // host:port
-	CPUCapacity  uint64   // macroblocks per second of the cpu pool; 0 = estimated
+	CPUCapacity  uint64   // macroblocks per second of the cpu pool, at most what is certified; 0 = that
+	Certify      string   // "idle" (default): measure the encoders while no session runs; "never"
 	Program      string   // perigee-edge, run again as shim, stream and relay
 	LogLevel     string   // handed to those
 	Version      string
@@ -69,6 +68,13 @@ func (c Config) check() (Config, error) {
 	c.Look, c.Silent = cmp.Or(c.Look, defaultLook), cmp.Or(c.Silent, defaultSilent)
 	if _, err := c.labels(); err != nil {
 		return c, err
+	}
+	switch c.Certify {
+	case "":
+		c.Certify = certifyIdle
+	case certifyIdle, certifyNever:
+	default:
+		return c, api.Invalidf("--certify", "%q is not known; use %s or %s", c.Certify, certifyIdle, certifyNever)
 	}
 	for _, a := range c.Advertise {
 		if _, err := netip.ParseAddr(a); err != nil {
@@ -120,16 +126,6 @@ func (c Config) labels() (map[string]string, error) {
 		return nil, api.Invalidf("--label", "at most %d, got %d", api.MaxLabels, len(out))
 	}
 	return out, nil
-}
-
-// pools says what the node can encode. Software only, until certificates
-// measure the rest.
-func (c Config) pools() []api.Capacity {
-	p := gpu.CPUPool(runtime.NumCPU())
-	if c.CPUCapacity > 0 {
-		p.Macroblocks = c.CPUCapacity
-	}
-	return []api.Capacity{p}
 }
 
 // relayAddress settles the relay's address before the node joins, because the

@@ -33,7 +33,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	p := &presence{cfg: cfg, id: id, relay: relay, ring: newRing(cfg)}
+	p := &presence{cfg: cfg, id: id, relay: relay, ring: newRing(cfg), encoders: takeEncoders(ctx, cfg, id)}
 	joined, err := p.enter(ctx)
 	if err != nil {
 		return err
@@ -51,10 +51,14 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
+	p.pools = agent.SetPools
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.ring.run(gctx, joined) })
 	g.Go(func() error { return p.run(gctx) })
 	g.Go(func() error { return agent.Run(gctx) })
+	if cfg.Certify == certifyIdle {
+		g.Go(func() error { p.encoders.keep(gctx, cfg, id, agent.Busy); return nil })
+	}
 	return g.Wait()
 }
 
@@ -100,7 +104,7 @@ func describe(cfg Config, relay string, addresses []string) (api.Node, error) {
 	}
 	return api.Node{
 		Name: cfg.Name, Region: cfg.Region, Labels: labels, Location: where, Addresses: addresses,
-		RelayPort: port, Relay: relayURLs(addresses, text), Pools: cfg.pools(), Version: cfg.Version,
+		RelayPort: port, Relay: relayURLs(addresses, text), Version: cfg.Version,
 	}, nil
 }
 

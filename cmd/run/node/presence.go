@@ -40,6 +40,9 @@ type presence struct {
 	conn  *bus.Conn
 	ring  *ring
 
+	encoders *encoders
+	pools    func([]api.Capacity) // takes what the node may carry, after enter
+
 	addresses  []string // public; run's own, after enter
 	stun       []string // host:port
 	schedulers []string // base URLs that a join told
@@ -107,6 +110,7 @@ func (p *presence) join(ctx context.Context) (api.NodeJoined, error) {
 	if err != nil {
 		return api.NodeJoined{}, err
 	}
+	n.Pools, n.Certificate = p.encoders.offer(p.cfg.CPUCapacity)
 	var errs []error
 	for _, base := range p.bases() {
 		joined, err := joinAt(ctx, base, p.id.Join(n, p.cfg.Token))
@@ -244,6 +248,8 @@ func (w *watch) reason(ctx context.Context, now time.Time) string {
 		w.lost, w.refresh = n, now.Add(rand.N(refreshWithin))
 	}
 	switch {
+	case w.p.encoders.news():
+		return "the encoders were certified"
 	case w.p.silence() >= w.p.cfg.Silent:
 		return "nobody answers"
 	case !w.refresh.IsZero() && !now.Before(w.refresh):
@@ -284,6 +290,7 @@ func (p *presence) again(ctx context.Context, why string) error {
 	}
 	p.answered() // heartbeats have as much time again
 	p.cfg.Log.Info("joined again", "reason", why, "addresses", joined.Node.Addresses, "nats", joined.NATS)
+	p.pools(joined.Node.Pools)
 	p.ring.follow(joined)
 	return p.conn.SetURLs(joined.NATS)
 }

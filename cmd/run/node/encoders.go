@@ -1,0 +1,88 @@
+package node
+
+import (
+	"context"
+	"path/filepath"
+	"sync"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge"
+	"github.com/perigee-cloud/perigee/edge/certify"
+	"github.com/perigee-cloud/perigee/edge/gpu"
+)
+
+// Values of --certify.
+const (
+	certifyIdle  = "idle"
+	certifyNever = "never"
+)
+
+// encoders is what the machine has to encode with, and what it was measured to do.
+type encoders struct {
+	inventory gpu.Inventory
+
+	mu          sync.Mutex // guards the fields below
+	certificate *api.Certificate
+	signed      *api.SignedCertificate
+	fresh       bool // the schedulers do not know it yet
+}
+
+// takeEncoders takes the inventory and the stored certificate, if it holds.
+func takeEncoders(ctx context.Context, cfg Config, id *edge.Identity) *encoders {
+	e := &encoders{}
+	if cfg.Program == "" {
+		e.inventory.State = gpu.StateNoDriver
+		e.inventory.Machine, e.inventory.Cores = gpu.Machine()
+		return e
+	}
+	e.inventory = certify.Take(ctx, certify.SelfCommand(cfg.Program))
+	for _, d := range e.inventory.Devices {
+		cfg.Log.Info("graphics processor found", "index", d.Index, "model", d.Name, "state", d.State, "detail", d.Detail)
+	}
+	if e.inventory.State == gpu.StateFailed {
+		cfg.Log.Warn("the machine's encoders could not be listed", "error", e.inventory.Detail)
+	}
+	e.certificate, e.signed = e.keeper(cfg, id).Stored()
+	if c := e.certificate; c != nil && cfg.CPUCapacity > 0 {
+		if k, ok := c.Certified(api.PoolCPU); ok && cfg.CPUCapacity > k.Macroblocks {
+			cfg.Log.Warn("--cpu-capacity is above what is certified, which holds", "asked", cfg.CPUCapacity, "certified", k.Macroblocks)
+		}
+	}
+	return e
+}
+
+func (e *encoders) keeper(cfg Config, id *edge.Identity) *certify.Keeper {
+	return &certify.Keeper{Path: filepath.Join(cfg.Data, certify.File), Key: id.Key, Inventory: e.inventory, Log: cfg.Log}
+}
+
+// offer gives what the node says of its encoders; operator is its operator's own
+// figure of the cpu pool, 0 without.
+func (e *encoders) offer(operator uint64) ([]api.Capacity, *api.SignedCertificate) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return certify.Pools(e.certificate, e.inventory, operator), e.signed
+}
+
+// news says, once, that there is a new certificate.
+func (e *encoders) news() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	was := e.fresh
+	e.fresh = false
+	return was
+}
+
+// keep has the encoders measured while no session runs, until all are or ctx ends.
+func (e *encoders) keep(ctx context.Context, cfg Config, id *edge.Identity, busy func() bool) {
+	k := e.keeper(cfg, id)
+	k.Busy = busy
+	k.Measure = func(ctx context.Context, full bool) api.Certificate {
+		return certify.Measure(ctx, certify.Config{Command: certify.SelfCommand(cfg.Program), Node: id.ID, Inventory: e.inventory, Full: full})
+	}
+	k.Changed = func(_ context.Context, s api.SignedCertificate, c api.Certificate) {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.certificate, e.signed, e.fresh = &c, &s, true
+	}
+	k.Run(ctx)
+}

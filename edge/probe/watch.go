@@ -1,0 +1,41 @@
+package probe
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/perigee-cloud/perigee/edge/gpu"
+)
+
+// relistEvery is how often the devices are listed anew: one that was lost may
+// have been put back.
+const relistEvery = 10 * time.Second
+
+// Watch writes what the devices measure of themselves, one line of JSON each
+// time, until ctx ends or nobody reads. It closes the driver.
+func Watch(ctx context.Context, w io.Writer, d gpu.Driver, every time.Duration) error {
+	defer d.Close()
+	out := json.NewEncoder(w)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	var s gpu.Sample
+	var listed time.Time
+	for {
+		if now := time.Now(); now.Sub(listed) >= relistEvery || listed.IsZero() {
+			s.Devices, s.State, s.Detail = d.Devices(ctx)
+			listed = now
+		}
+		s.Readings = d.Read(ctx)
+		if err := out.Encode(s); err != nil {
+			return fmt.Errorf("write reading: %w", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}

@@ -1,0 +1,22 @@
+package scheduler
+
+import "github.com/perigee-cloud/perigee/api"
+
+// checkCertificate makes sure that a node offers no more than it was measured to
+// carry, by a certificate that it signed.
+func checkCertificate(n api.Node) error {
+	if n.Certificate == nil {
+		return nil
+	}
+	c, err := n.Certificate.Open(n.PublicKey)
+	if err != nil {
+		return &api.Error{Code: api.CodeInvalid, Field: "node.certificate", Message: "cannot be believed: have the node measure again", Err: err}
+	}
+	for _, p := range n.Pools {
+		k, ok := c.Certified(p.Pool)
+		if ok && p.Macroblocks > k.Macroblocks {
+			return api.Invalidf("node.pools", "pool %s offers %d macroblocks/s, its certificate says %d", p.Pool, p.Macroblocks, k.Macroblocks)
+		}
+	}
+	return nil
+}
