@@ -18,8 +18,9 @@ func (s *Server) admission(v api.Session, viewer uint32) api.Admission {
 	return api.Admission{Session: v, Ticket: t.Sign(s.signer()), ICEServers: s.iceServers(v)}
 }
 
-// iceServers lists the relay of the session's node: its STUN address free for
-// all, its TURN addresses with a credential that reaches this session only.
+// iceServers lists the relay of the session's node, its STUN address free for
+// all, its TURN addresses with a credential that reaches this session only, and
+// two other relays of its region, where its stream process can be met.
 func (s *Server) iceServers(v api.Session) []api.ICEServer {
 	out := []api.ICEServer{}
 	n, ok := s.root().Node(v.Node)
@@ -47,7 +48,7 @@ func (s *Server) iceServers(v api.Session) []api.ICEServer {
 		user, pass := turn.Credentials(n.RelaySecret, v.ID, v.Generation, s.now().Add(s.cfg.TicketLife))
 		out = append(out, api.ICEServer{URLs: relay, Username: user, Password: pass})
 	}
-	return out
+	return append(out, s.relaysBeside(v, turn.Credentials, s.cfg.TicketLife)...)
 }
 
 // CheckTicket checks a websocket's ticket and finds the session's node. A session

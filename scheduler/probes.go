@@ -85,6 +85,7 @@ type probeAtlas struct {
 	index   *geo.Index   // over sites
 	adrift  []*probeSite // regions of the nodes of unknown place
 	regions []*probeSite // of all nodes
+	relays  map[string]relayRing
 }
 
 // near gives the sites to measure, the likeliest first, and how many nodes.
@@ -143,7 +144,7 @@ func (p *probing) atlas(s *Server) *probeAtlas {
 
 // probeAtlas groups the nodes that can be measured now.
 func (s *Server) probeAtlas(now time.Time) *probeAtlas {
-	var a probeAtlas
+	a := probeAtlas{relays: map[string]relayRing{}}
 	sites, adrift, regions := map[siteKey]*probeSite{}, map[siteKey]*probeSite{}, map[siteKey]*probeSite{}
 	put := func(into map[siteKey]*probeSite, key siteKey, n *state.Node, free uint64) {
 		p := into[key]
@@ -160,6 +161,7 @@ func (s *Server) probeAtlas(now time.Time) *probeAtlas {
 		if n.Drain || len(n.RelaySecret) == 0 || len(relayAddresses(n)) == 0 || !s.leases.alive(n, now, s.cfg.Lease) {
 			continue
 		}
+		a.relays[n.Region] = append(a.relays[n.Region], relayPlace{placeOf(string(n.ID)), n})
 		free, region := freeRoom(n), siteKey{region: "region " + n.Region}
 		put(regions, region, n, free)
 		if l := n.Location; l.Known {
@@ -167,6 +169,9 @@ func (s *Server) probeAtlas(now time.Time) *probeAtlas {
 		} else {
 			put(adrift, region, n, free)
 		}
+	}
+	for _, r := range a.relays {
+		slices.SortFunc(r, func(a, b relayPlace) int { return cmp.Compare(a.at, b.at) })
 	}
 	a.sites, a.adrift, a.regions = emptiest(sites), emptiest(adrift), emptiest(regions)
 	places := make([]geo.Vector, len(a.sites))

@@ -26,7 +26,7 @@ var (
 // authentication is the one that the following question is about.
 type guard struct {
 	r       *relay
-	current placement
+	current side
 	known   bool
 	src     string
 	// allocated is told of each allocation; nil: nobody wants to know.
@@ -39,25 +39,24 @@ type guard struct {
 // authenticate gives the key of a user; the password is proven by pion after.
 func (g *guard) authenticate(user, realm string, src net.Addr) ([]byte, bool) {
 	g.known = false
-	id, gen, _, err := turn.Check(user, time.Now())
-	if err != nil {
-		// An allocation lives on with its session: expiry ends new ones only.
-		if id, gen, _, err = turn.Check(user, time.Time{}); err != nil || !g.holds(src, placement{id, gen}) {
-			return nil, false
-		}
-	}
-	if realm != turn.Realm {
+	u, err := turn.Check(user, time.Time{})
+	if err != nil || realm != turn.Realm {
 		return nil, false
 	}
-	g.current, g.known, g.src = placement{id, gen}, true, src.String()
+	of := side{placement{u.Session, u.Generation}, u.Stream}
+	// An allocation lives on with its session: expiry ends new ones only.
+	if _, err := turn.Check(user, time.Now()); err != nil && !g.holds(src, of) {
+		return nil, false
+	}
+	g.current, g.known, g.src = of, true, src.String()
 	return pion.GenerateAuthKey(user, realm, turn.Password(g.r.secret, user)), true
 }
 
-func (g *guard) holds(src net.Addr, p placement) bool {
+func (g *guard) holds(src net.Addr, of side) bool {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	have, ok := g.held[src.String()]
-	return ok && have.placement == p
+	return ok && have.side == of
 }
 
 // permit says whether the client may reach an address at all; the port is
@@ -67,8 +66,8 @@ func (g *guard) permit(_ net.Addr, peer net.IP) bool {
 	if !ok || !g.known {
 		return false
 	}
-	o := g.r.owner(g.current)
-	return o != nil && o.reachesAddr(a.Unmap())
+	o := g.r.owner(g.current.placement)
+	return o != nil && (o.reachesAddr(a.Unmap()) || a.Unmap() == g.r.public())
 }
 
 // Validate is pion's.
@@ -91,7 +90,8 @@ func (g *guard) AllocatePacketConn(network string, port int) (net.PacketConn, ne
 		g.r.release(g.current, o)
 		return nil, nil, fmt.Errorf("make relayed socket: %w", err)
 	}
-	c := &relayed{UDPConn: u, g: g, owner: o, placement: g.current, src: g.src}
+	at := netip.AddrPortFrom(g.r.public(), u.LocalAddr().(*net.UDPAddr).AddrPort().Port())
+	c := &relayed{UDPConn: u, g: g, owner: o, side: g.current, src: g.src, at: at}
 	g.mu.Lock()
 	g.held[g.src] = c
 	g.mu.Unlock()
@@ -99,28 +99,34 @@ func (g *guard) AllocatePacketConn(network string, port int) (net.PacketConn, ne
 	if g.allocated != nil {
 		g.allocated()
 	}
-	at := u.LocalAddr().(*net.UDPAddr)
-	return c, net.UDPAddrFromAddrPort(netip.AddrPortFrom(g.r.public(), uint16(at.Port))), nil
+	return c, net.UDPAddrFromAddrPort(at), nil
 }
 
 // relayed is the socket of one allocation. It sends to and hears from its
-// session's media addresses and ports only.
+// session's media addresses and ports only: those of the stream process, and
+// the relayed ones of the session's other side.
 type relayed struct {
 	*net.UDPConn
-	g         *guard
-	owner     *owner
-	placement placement
-	src       string
-	once      sync.Once
+	side
+	g     *guard
+	owner *owner
+	src   string
+	at    netip.AddrPort // what clients are told
+
+	once, gone sync.Once // Close
 }
 
 // WriteTo drops what may not be reached, as a firewall would.
 func (c *relayed) WriteTo(p []byte, to net.Addr) (int, error) {
 	u, ok := to.(*net.UDPAddr)
-	if !ok || !c.owner.reaches(unmap(u.AddrPort())) {
+	if !ok {
 		return len(p), nil
 	}
-	return c.UDPConn.WriteTo(p, to)
+	way, ok := c.owner.way(c, unmap(u.AddrPort()))
+	if !ok {
+		return len(p), nil
+	}
+	return c.WriteToUDPAddrPort(p, way)
 }
 
 // ReadFrom drops what comes from elsewhere.
@@ -130,25 +136,26 @@ func (c *relayed) ReadFrom(p []byte) (int, net.Addr, error) {
 		if err != nil {
 			return n, nil, err
 		}
-		if from = unmap(from); c.owner.reaches(from) {
-			return n, net.UDPAddrFromAddrPort(from), nil
+		if source, ok := c.owner.source(c, unmap(from)); ok {
+			return n, net.UDPAddrFromAddrPort(source), nil
 		}
 	}
 }
 
 func unmap(a netip.AddrPort) netip.AddrPort { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) }
 
-// Close frees the allocation's place.
+// Close frees the allocation's place. Its port is forgotten before it is free:
+// the next to have it may be another session's.
 func (c *relayed) Close() error {
+	c.once.Do(func() { c.owner.remove(c) })
 	err := c.UDPConn.Close()
-	c.once.Do(func() {
-		c.owner.remove(c)
+	c.gone.Do(func() {
 		c.g.mu.Lock()
 		if c.g.held[c.src] == c {
 			delete(c.g.held, c.src)
 		}
 		c.g.mu.Unlock()
-		c.g.r.release(c.placement, c.owner)
+		c.g.r.release(c.side, c.owner)
 	})
 	return err
 }
@@ -157,10 +164,10 @@ func (c *relayed) Close() error {
 // that its stream process wrote down.
 type owner struct {
 	dir         local.Session
-	allocations int // guarded by relay.mu
+	allocations map[bool]int // by whether they are the stream's; guarded by relay.mu
 
 	mu    sync.Mutex
-	conns map[*relayed]bool
+	conns map[uint16]*relayed // by their port
 	ports map[netip.AddrPort]bool
 	addrs map[netip.Addr]bool
 	read  time.Time
@@ -171,44 +178,66 @@ const (
 	missFor  = 100 * time.Millisecond // a stream may have begun just now
 )
 
-func newOwner(dir local.Session) *owner { return &owner{dir: dir, conns: map[*relayed]bool{}} }
+func newOwner(dir local.Session) *owner {
+	return &owner{dir: dir, allocations: map[bool]int{}, conns: map[uint16]*relayed{}}
+}
 
 func (o *owner) add(c *relayed) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	o.conns[c] = true
+	o.conns[c.at.Port()] = c
 }
 
 func (o *owner) remove(c *relayed) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	delete(o.conns, c)
+	if o.conns[c.at.Port()] == c {
+		delete(o.conns, c.at.Port())
+	}
 }
 
 func (o *owner) closeAll() error {
 	o.mu.Lock()
 	conns := o.conns
-	o.conns = map[*relayed]bool{}
+	o.conns = map[uint16]*relayed{}
 	o.mu.Unlock()
 	var err error
-	for c := range conns {
+	for _, c := range conns {
 		err = errors.Join(err, c.Close())
 	}
 	return err
 }
 
-func (o *owner) reaches(a netip.AddrPort) bool {
-	return o.look(func() bool { return o.ports[a] })
+// way says where a packet of c to an address goes, if it may. What the session's
+// other side has here is reached inside the host: its public address need not
+// lead back to it.
+func (o *owner) way(c *relayed, to netip.AddrPort) (netip.AddrPort, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if other := o.conns[to.Port()]; other != nil && other.stream != c.stream && other.at == to {
+		return netip.AddrPortFrom(inside, to.Port()), true
+	}
+	return to, o.look(func() bool { return o.ports[to] })
+}
+
+// source says by which address c knows the sender of a packet, if it may hear it.
+func (o *owner) source(c *relayed, from netip.AddrPort) (netip.AddrPort, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if other := o.conns[from.Port()]; other != nil && other.stream != c.stream && from.Addr() == inside {
+		return other.at, true
+	}
+	return from, o.look(func() bool { return o.ports[from] })
 }
 
 func (o *owner) reachesAddr(a netip.Addr) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
 	return o.look(func() bool { return o.addrs[a] })
 }
 
-// look asks what is known, and reads again when that may be old.
+// look asks what is known, and reads again when that may be old. mu is held.
 func (o *owner) look(ok func() bool) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	age := time.Since(o.read)
 	if yes := ok(); yes && age < freshFor || !yes && age < missFor {
 		return yes

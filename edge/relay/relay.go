@@ -54,10 +54,10 @@ const (
 	tcpWriteMost = 2 * time.Second
 	tcpBuffer    = 128 << 10 // what waits longer than that is of no use
 
-	// maxPerPlacement bounds the allocations of one session: a browser makes one
-	// per network, address family and URL.
-	maxPerPlacement = 16
-	maxAllocations  = 8192
+	// maxPerSide bounds the allocations of one session's viewers, and of its
+	// stream: a browser makes one per network, address family and URL.
+	maxPerSide     = 16
+	maxAllocations = 8192
 )
 
 // Run serves until ctx ends (nil) or an address cannot be served.
@@ -135,11 +135,21 @@ type relay struct {
 	conns   map[*framed]bool
 }
 
-// placement is whom a credential belongs to.
+// placement is what a credential belongs to.
 type placement struct {
 	session    api.SessionID
 	generation api.Generation
 }
+
+// side is who of a placement holds a credential: a viewer, or its stream
+// process, which runs on another node.
+type side struct {
+	placement
+	stream bool
+}
+
+// inside is how two allocations on this host reach each other.
+var inside = netip.AddrFrom4([4]byte{127, 0, 0, 1})
 
 // listen serves one address by UDP and TCP.
 func (r *relay) listen(ctx context.Context, address string) (netip.AddrPort, error) {
@@ -246,30 +256,30 @@ func (r *relay) close() {
 	r.wg.Wait()
 }
 
-// acquire makes room for one allocation of a placement.
-func (r *relay) acquire(p placement) (*owner, error) {
+// acquire makes room for one allocation of a placement's side.
+func (r *relay) acquire(s side) (*owner, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o := r.owners[p]
+	o := r.owners[s.placement]
 	if o == nil {
-		o = newOwner(r.cfg.Run.Session(p.session, p.generation))
+		o = newOwner(r.cfg.Run.Session(s.session, s.generation))
 	}
-	if o.allocations >= maxPerPlacement || r.total >= maxAllocations {
+	if o.allocations[s.stream] >= maxPerSide || r.total >= maxAllocations {
 		return nil, errQuota
 	}
-	o.allocations++
+	o.allocations[s.stream]++
 	r.total++
-	r.owners[p] = o
+	r.owners[s.placement] = o
 	return o, nil
 }
 
-func (r *relay) release(p placement, o *owner) {
+func (r *relay) release(s side, o *owner) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	o.allocations--
+	o.allocations[s.stream]--
 	r.total--
-	if o.allocations == 0 {
-		delete(r.owners, p)
+	if o.allocations[true]+o.allocations[false] == 0 {
+		delete(r.owners, s.placement)
 	}
 }
 

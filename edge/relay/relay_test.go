@@ -143,7 +143,7 @@ func TestQuota(t *testing.T) {
 	r.session("own", 1)
 	r.session("other", 1)
 	var last net.PacketConn
-	for range maxPerPlacement {
+	for range maxPerSide {
 		last = r.allocate(r.member("udp", "own", 1))
 	}
 	if a, err := r.member("udp", "own", 1).Allocate(); err == nil {

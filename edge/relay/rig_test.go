@@ -133,6 +133,12 @@ func (r *rig) member(network string, id api.SessionID, gen api.Generation) *pion
 	return r.client(network, user, password)
 }
 
+// stream is a client with the credential of a placement's stream process.
+func (r *rig) stream(network string, id api.SessionID, gen api.Generation) *pion.Client {
+	user, password := turn.StreamCredentials(r.secret, id, gen, time.Now().Add(time.Hour))
+	return r.client(network, user, password)
+}
+
 func (r *rig) allocate(c *pion.Client) net.PacketConn {
 	r.t.Helper()
 	a, err := c.Allocate()

@@ -69,6 +69,7 @@ type Peer struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
+	gathering *gathering
 	connected atomic.Bool
 
 	mu         sync.Mutex
@@ -98,7 +99,7 @@ func (t *Transport) NewPeer(cfg PeerConfig) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Peer{cfg: cfg, t: t, sender: newSender(cfg.Limits)}
+	p := &Peer{cfg: cfg, t: t, sender: newSender(cfg.Limits), gathering: &gathering{Net: t.cfg.Net}}
 	if cfg.Audio {
 		p.audio = newTrack(webrtc.RTPCodecTypeAudio, nil, nil)
 	}
@@ -119,7 +120,7 @@ func (t *Transport) NewPeer(cfg PeerConfig) (*Peer, error) {
 	}
 	registry.Add(reports)
 	w := webrtc.NewAPI(webrtc.WithMediaEngine(engine), webrtc.WithInterceptorRegistry(registry),
-		webrtc.WithSettingEngine(t.settings()))
+		webrtc.WithSettingEngine(t.settings(p.gathering)))
 	if p.pc, err = w.NewPeerConnection(webrtc.Configuration{ICEServers: relays(cfg.ICEServers)}); err != nil {
 		return nil, fmt.Errorf("make connection: %w", err)
 	}
@@ -231,6 +232,9 @@ func (p *Peer) Close() error {
 		return nil
 	}
 	p.cancel()
+	if p.pc.ICEGatheringState() != webrtc.ICEGatheringStateComplete {
+		p.gathering.giveUp()
+	}
 	err := p.pc.Close()
 	p.done.Wait()
 	if err != nil {

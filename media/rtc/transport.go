@@ -223,10 +223,10 @@ const (
 	relayWait = 200 * time.Millisecond
 )
 
-func (t *Transport) settings() webrtc.SettingEngine {
+func (t *Transport) settings(n transport.Net) webrtc.SettingEngine {
 	var s webrtc.SettingEngine
 	s.LoggerFactory = t.log
-	s.SetNet(t.cfg.Net)
+	s.SetNet(n)
 	s.SetICEUDPMux(t.mux)
 	s.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4, webrtc.NetworkTypeUDP6})
 	s.SetIncludeLoopbackCandidate(true)

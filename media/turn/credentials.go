@@ -22,16 +22,41 @@ const Realm = "perigee"
 // SecretSize of a relay's secret, in bytes.
 const SecretSize = 32
 
-// maxUser bounds a user name in bytes: expiry, session (64), generation.
+// maxUser bounds a user name in bytes: expiry, session (64), generation, side.
 const maxUser = 128
 
 // ErrUser says that a user name is malformed or expired.
 var ErrUser = errors.New("TURN user is not valid")
 
+// sideStream marks the user name of a session's own stream process.
+const sideStream = "stream"
+
+// User is whom a credential belongs to.
+type User struct {
+	Session    api.SessionID
+	Generation api.Generation
+	// Stream says that it is the session's stream process, not one of its viewers.
+	Stream bool
+	Expiry time.Time
+}
+
 // Credentials mints the user and the password with which a viewer of one
-// placement may use the node's relay until expiry.
+// placement may use a node's relay until expiry.
 func Credentials(secret []byte, session api.SessionID, gen api.Generation, expiry time.Time) (user, password string) {
-	user = fmt.Sprintf("%d:%s.%d", expiry.Unix(), session, gen)
+	return User{Session: session, Generation: gen, Expiry: expiry}.credentials(secret)
+}
+
+// StreamCredentials mints those with which the placement's stream process may
+// use the relay of another node.
+func StreamCredentials(secret []byte, session api.SessionID, gen api.Generation, expiry time.Time) (user, password string) {
+	return User{Session: session, Generation: gen, Expiry: expiry, Stream: true}.credentials(secret)
+}
+
+func (u User) credentials(secret []byte) (user, password string) {
+	user = fmt.Sprintf("%d:%s.%d", u.Expiry.Unix(), u.Session, u.Generation)
+	if u.Stream {
+		user += "." + sideStream
+	}
 	return user, Password(secret, user)
 }
 
@@ -43,29 +68,30 @@ func Password(secret []byte, user string) string {
 	return base64.StdEncoding.EncodeToString(mac.Sum(nil))
 }
 
-// Check reads a user name: whose session it is and until when. It refuses an
-// expired one, with api.TicketTolerance for two machines' clocks. The password
-// is proven by the TURN exchange itself.
-func Check(user string, now time.Time) (api.SessionID, api.Generation, time.Time, error) {
-	fail := func(why string) (api.SessionID, api.Generation, time.Time, error) {
-		return "", 0, time.Time{}, fmt.Errorf("check TURN user: %s: %w", why, ErrUser)
+// Check reads a user name. It refuses an expired one, with api.TicketTolerance
+// for two machines' clocks; the zero now refuses none. The password is proven by
+// the TURN exchange itself.
+func Check(user string, now time.Time) (User, error) {
+	fail := func(why string) (User, error) {
+		return User{}, fmt.Errorf("check TURN user: %s: %w", why, ErrUser)
 	}
 	if len(user) > maxUser {
 		return fail("too long")
 	}
 	head, rest, ok := strings.Cut(user, ":")
 	unix, err := strconv.ParseInt(head, 10, 64)
-	dot := strings.LastIndexByte(rest, '.')
+	placement, stream := strings.CutSuffix(rest, "."+sideStream)
+	dot := strings.LastIndexByte(placement, '.')
 	if !ok || err != nil || dot < 0 {
 		return fail("want <expiry>:<session>.<generation>")
 	}
-	gen, err := strconv.ParseUint(rest[dot+1:], 10, 32)
-	if err != nil || !api.ValidID(rest[:dot]) {
+	gen, err := strconv.ParseUint(placement[dot+1:], 10, 32)
+	if err != nil || !api.ValidID(placement[:dot]) {
 		return fail("want <expiry>:<session>.<generation>")
 	}
-	expiry := time.Unix(unix, 0)
-	if now.After(expiry.Add(api.TicketTolerance)) {
-		return fail("expired at " + expiry.UTC().Format(time.RFC3339))
+	u := User{Session: api.SessionID(placement[:dot]), Generation: api.Generation(gen), Stream: stream, Expiry: time.Unix(unix, 0)}
+	if now.After(u.Expiry.Add(api.TicketTolerance)) {
+		return fail("expired at " + u.Expiry.UTC().Format(time.RFC3339))
 	}
-	return api.SessionID(rest[:dot]), api.Generation(gen), expiry, nil
+	return u, nil
 }

@@ -17,9 +17,16 @@ func TestCredentialsComeBack(t *testing.T) {
 	if password != "RiGtpUQFClVMDOMqsJsssCAiCY0=" {
 		t.Errorf("password %q", password)
 	}
-	id, gen, expiry, err := Check(user, now)
-	if err != nil || id != "c25k8fh3pn6a8q46taug" || gen != 7 || !expiry.Equal(now.Add(time.Hour)) {
-		t.Errorf("checked as %s.%d until %s, %v", id, gen, expiry, err)
+	u, err := Check(user, now)
+	if err != nil || u.Session != "c25k8fh3pn6a8q46taug" || u.Generation != 7 || u.Stream || !u.Expiry.Equal(now.Add(time.Hour)) {
+		t.Errorf("checked as %+v, %v", u, err)
+	}
+	stream, other := StreamCredentials([]byte("secret"), "c25k8fh3pn6a8q46taug", 7, now.Add(time.Hour))
+	if stream != user+".stream" || other == password {
+		t.Errorf("the stream's user is %q, its password that of a viewer: %v", stream, other == password)
+	}
+	if u, err := Check(stream, now); err != nil || u.Session != "c25k8fh3pn6a8q46taug" || u.Generation != 7 || !u.Stream {
+		t.Errorf("the stream's checked as %+v, %v", u, err)
 	}
 	if Password([]byte("another"), user) == password {
 		t.Error("another secret makes the same password")
@@ -38,16 +45,19 @@ func TestCheckRefuses(t *testing.T) {
 		"no session":       "1800003600:.1",
 		"path for session": "1800003600:../../etc.1",
 		"expired":          "1799999939:abc.1",
+		"another side":     "1800003600:abc.1.viewer",
+		"side only":        "1800003600:abc.stream",
+		"two sides":        "1800003600:abc.1.stream.stream",
 		"too long":         "1800003600:" + strings.Repeat("a", 200) + ".1",
 	} {
-		if _, _, _, err := Check(user, now); !errors.Is(err, ErrUser) {
+		if _, err := Check(user, now); !errors.Is(err, ErrUser) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	if _, _, _, err := Check("1799999941:abc.1", now); err != nil {
+	if _, err := Check("1799999941:abc.1", now); err != nil {
 		t.Errorf("within the tolerance: %v", err)
 	}
-	if id, _, _, err := Check("1800003600:a:b.1", now); err != nil || id != "a:b" {
-		t.Errorf("a colon in the session: %q, %v", id, err)
+	if u, err := Check("1800003600:a:b.1", now); err != nil || u.Session != "a:b" {
+		t.Errorf("a colon in the session: %+v, %v", u, err)
 	}
 }
