@@ -41,6 +41,7 @@ type Config struct {
 	Bus      Bus
 	Publish  Publisher // nil: headroom rides the heartbeats only
 	Start    Starter
+	Children Children             // nil: processes of this machine, as Start makes them
 	Measure  func() (Load, error) // nil: this machine's /proc
 	Log      *slog.Logger
 

@@ -21,6 +21,7 @@ const (
 // link is the daemon's way to one process of a session: it connects, again and
 // again while the process lives, hands on its states and carries messages.
 type link struct {
+	dial   func(ctx context.Context, socket string) (*local.Conn, error)
 	path   string
 	states chan local.Message // the latest state waits: one place, replaced
 	out    chan local.Message // signals waiting
@@ -32,9 +33,9 @@ type link struct {
 	admit *local.Message // told at once and after each reconnection
 }
 
-func newLink(path string, halted <-chan struct{}, up func(api.Signal)) *link {
+func newLink(dial func(context.Context, string) (*local.Conn, error), path string, halted <-chan struct{}, up func(api.Signal)) *link {
 	return &link{
-		path: path, halted: halted, up: up,
+		dial: dial, path: path, halted: halted, up: up,
 		states: make(chan local.Message, 1), out: make(chan local.Message, maxSignals),
 	}
 }
@@ -86,7 +87,7 @@ func (l *link) run() {
 	}()
 	pause := dialFirst
 	for ctx.Err() == nil {
-		c, err := local.Dial(ctx, l.path)
+		c, err := l.dial(ctx, l.path)
 		if err != nil {
 			select {
 			case <-ctx.Done():

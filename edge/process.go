@@ -53,8 +53,9 @@ type process struct {
 	PID   int    `json:"pid"`
 	Start uint64 `json:"start"` // since boot, in clock ticks: a reused PID differs
 
-	done chan struct{} // closed when it has ended
-	err  error         // how it ended; nil when adopted. Valid once done is closed
+	child Child         // what it is where it is no process of this machine
+	done  chan struct{} // closed when it has ended
+	err   error         // how it ended; nil when adopted. Valid once done is closed
 }
 
 // adoptPoll is how often an adopted process, which is no child of ours, is looked at.
@@ -108,14 +109,19 @@ func (p *process) adopt(stop <-chan struct{}) {
 
 // runs says whether this very process still runs.
 func (p *process) runs() bool {
+	if p.child != nil {
+		return !closed(p.child.Done())
+	}
 	start, ok := startTime(p.PID)
 	return ok && p.Start != 0 && start == p.Start
 }
 
 // ended says whether it is known to have ended.
-func (p *process) ended() bool {
+func (p *process) ended() bool { return closed(p.done) }
+
+func closed(c <-chan struct{}) bool {
 	select {
-	case <-p.done:
+	case <-c:
 		return true
 	default:
 		return false
@@ -124,6 +130,10 @@ func (p *process) ended() bool {
 
 // signal sends to the process's whole session group, if it still runs.
 func (p *process) signal(sig unix.Signal) {
+	if p.child != nil {
+		p.child.Signal(sig)
+		return
+	}
 	if p.PID > 1 && p.runs() {
 		_ = unix.Kill(-p.PID, sig) // it ended this moment: nothing to do
 	}

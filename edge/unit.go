@@ -68,8 +68,8 @@ func (a *Agent) newUnit(id api.SessionID, g api.Generation, spec api.Spec) *unit
 		log: a.log.With("session", id, "generation", g), reporter: newReporter(a),
 		asked: make(chan api.Command, maxAsked), halted: make(chan struct{}),
 	}
-	u.shimL = newLink(u.dir.ShimSocket(), u.halted, nil)
-	u.strmL = newLink(u.dir.StreamSocket(), u.halted, func(s api.Signal) {
+	u.shimL = newLink(a.dial, u.dir.ShimSocket(), u.halted, nil)
+	u.strmL = newLink(a.dial, u.dir.StreamSocket(), u.halted, func(s api.Signal) {
 		if err := a.cfg.Bus.SendSignal(s); err != nil {
 			u.log.Debug("signal was dropped", "error", err) // its sender re-sends
 		}
@@ -192,10 +192,10 @@ func (u *unit) begin() error {
 		return err
 	}
 	var err error
-	if u.shimP, err = spawn(u.a.cfg.Start(RoleShim, u.dir), u.dir.Path("shim.log")); err != nil {
+	if u.shimP, err = u.spawn(RoleShim); err != nil {
 		return err
 	}
-	if u.strmP, err = spawn(u.a.cfg.Start(RoleStream, u.dir), u.dir.Path("stream.log")); err != nil {
+	if u.strmP, err = u.spawn(RoleStream); err != nil {
 		return err
 	}
 	return processes{u.shimP, u.strmP}.write(u.dir.Path(fileProcesses))
@@ -213,6 +213,7 @@ func (u *unit) adopt() {
 		if *q == nil {
 			*q = &process{}
 		}
+		u.find(*q)
 		(*q).adopt(u.halted)
 	}
 	if u.inst, err = u.dir.ReadInstance(); err != nil && !errors.Is(err, os.ErrNotExist) {

@@ -5,6 +5,7 @@ import (
 	"crypto/ed25519"
 	"errors"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"time"
@@ -347,4 +348,12 @@ func refusal(err error) api.RefusalCode {
 		return ""
 	}
 	return e.Refusals[0].Code
+}
+
+// copyDir copies the files of a directory.
+func copyDir(t testing.TB, from, to string) {
+	t.Helper()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
 }

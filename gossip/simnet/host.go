@@ -92,8 +92,8 @@ var errLost = errors.New("nobody answers")
 
 // try makes one attempt to connect.
 func (h *Host) try(ctx context.Context, to string, at int) (net.Conn, error) {
-	there, ok := h.net.draw(h.ip, to)
-	back, ok2 := h.net.draw(to, h.ip)
+	there, ok := h.net.draw(h.ip, to, false)
+	back, ok2 := h.net.draw(to, h.ip, false)
 	if !ok {
 		return nil, errLost
 	}

@@ -16,6 +16,7 @@ type Path struct {
 	Delay  time.Duration // one way
 	Jitter time.Duration // mean of what is added to it, exponential
 	Loss   float64       // share of packets that do not arrive, 0 to 1
+	Drop   float64       // more of that for datagrams alone: streams do not feel it
 }
 
 // retransmit is what a lost segment of a stream adds to its delay: the least
@@ -113,7 +114,7 @@ func (n *Net) open(from, to string) (bool, <-chan struct{}) {
 }
 
 // draw gives how long one packet takes; false when it is lost.
-func (n *Net) draw(from, to string) (time.Duration, bool) {
+func (n *Net) draw(from, to string, datagram bool) (time.Duration, bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if from == to {
@@ -121,7 +122,11 @@ func (n *Net) draw(from, to string) (time.Duration, bool) {
 	}
 	p := n.path(from, to)
 	d := p.Delay + time.Duration(n.rnd.ExpFloat64()*float64(p.Jitter))
-	return d, !n.cut(from, to) && n.rnd.Float64() >= p.Loss
+	loss := p.Loss
+	if datagram {
+		loss += p.Drop
+	}
+	return d, !n.cut(from, to) && n.rnd.Float64() >= loss
 }
 
 // segment gives how long a piece of a stream takes, the sending of lost ones

@@ -70,7 +70,7 @@ func (t *Transport) WriteTo(b []byte, address string) (time.Time, error) {
 		return now, fmt.Errorf("send packet: %w", err)
 	}
 	n := t.host.net
-	d, ok := n.draw(t.host.ip, to)
+	d, ok := n.draw(t.host.ip, to, true)
 	n.mu.Lock()
 	n.stats.Packets++
 	if !ok {
