@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 
 	"github.com/jezek/xgb"
 	"github.com/jezek/xgb/xproto"
@@ -27,6 +28,9 @@ type window struct {
 }
 
 func openWindow() (*window, error) {
+	// xgb writes to stderr by itself, for one that there is no cookie file; what
+	// matters of it comes back as an error.
+	xgb.Logger.SetOutput(io.Discard)
 	c, err := xgb.NewConn()
 	if err != nil {
 		return nil, fmt.Errorf("connect to the X server (is DISPLAY set?): %w", err)

@@ -196,14 +196,66 @@ func TestConfigureAgain(t *testing.T) {
 func TestSoundFlows(t *testing.T) {
 	s := startEncoder(t)
 	s.send(media.TypeConfigure, media.Configure{Audio: true, Pulse: startPulse(t)})
+	// Silence: each block at first, then one packet for many.
 	last := frame(t, s.audio)
-	for range 50 {
+	for range soundQuiet - 1 {
 		f := frame(t, s.audio)
 		if d := f.PTS - last.PTS; d != media.FrameDuration {
 			t.Fatalf("packets %v apart", d)
 		}
 		last = f
 	}
+	for i := range 3 {
+		f := frame(t, s.audio)
+		want := soundKeep * media.FrameDuration
+		if i == 0 {
+			want = media.FrameDuration
+		}
+		if d := f.PTS - last.PTS; d != want || len(f.Data) != 1 {
+			t.Errorf("packets of %d bytes %v apart in silence, want 1 and %v", len(f.Data), d, want)
+		}
+		last = f
+	}
+}
+
+func TestSoundClock(t *testing.T) {
+	const block = media.FrameDuration
+	var c soundClock
+	at := 3 * time.Second
+	last := c.next(at)
+	if last != at {
+		t.Fatalf("the first block has %v, want %v", last, at)
+	}
+	step := func(at, want time.Duration) {
+		t.Helper()
+		if got := c.next(at); got != want {
+			t.Fatalf("a block read at %v after one of %v has %v, want %v", at, last, got, want)
+		}
+		last = want
+	}
+	for i := range 500 { // jitter, and a stall of 0.2 s after which what waited comes at once
+		at += block
+		read := at + time.Duration(i%4)*3*time.Millisecond
+		if i%100 >= 50 && i%100 < 70 {
+			read = at - at%(100*block) + 70*block
+		}
+		step(max(read, at), last+block)
+	}
+	at += 20 * block // the server left out as much
+	jumped := time.Duration(0)
+	for range 2 * soundWindow {
+		at += block
+		got := c.next(at)
+		if got-last < block {
+			t.Fatalf("time went from %v to %v", last, got)
+		}
+		jumped += got - last - block
+		last = got
+	}
+	if jumped != 20*block {
+		t.Errorf("it made up for %v, want %v", jumped, 20*block)
+	}
+	step(at-200*time.Millisecond, at-200*time.Millisecond)
 }
 
 func TestFaultsAreTold(t *testing.T) {

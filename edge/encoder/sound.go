@@ -20,8 +20,14 @@ const (
 	// soundQuiet is how much digital silence is encoded before fixed packets
 	// take its place: the encoder must have faded out.
 	soundQuiet = 20
-	// soundDrift is how far the count of packets may stray from the clock.
-	soundDrift = 60 * time.Millisecond
+	// soundKeep is how many blocks of further silence one packet stands for:
+	// 400 ms, as libopus's own discontinuous transmission.
+	soundKeep = 40
+	// soundDrift is how far the count of blocks may stray from the clock, and
+	// soundWindow over how many blocks: one that is read late, because this
+	// process had to wait, is not recorded late.
+	soundDrift  = 60 * time.Millisecond
+	soundWindow = 100
 )
 
 type soundConfig struct {
@@ -91,7 +97,7 @@ func (s *sound) record(ctx context.Context) error {
 		return err
 	}
 	defer opus.Close()
-	var pts time.Duration
+	var clock soundClock
 	quiet, silence := 0, encode.Silence()
 	zero := make([]byte, encode.OpusBlock)
 	for {
@@ -99,11 +105,12 @@ func (s *sound) record(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if s.paused.Load() {
-			continue
-		}
+		pts := clock.next(time.Duration(taken - s.start))
 		if quiet++; !bytes.Equal(pcm, zero) {
 			quiet = 0
+		}
+		if s.paused.Load() || quiet > soundQuiet && (quiet-soundQuiet)%soundKeep != 1 {
+			continue
 		}
 		data := silence
 		if quiet <= soundQuiet {
@@ -111,14 +118,38 @@ func (s *sound) record(ctx context.Context) error {
 				return err
 			}
 		}
-		// Packets are counted, not timed: reading has jitter, sound has none.
-		pts += media.FrameDuration
-		if at := time.Duration(taken - s.start); at-pts > soundDrift || pts-at > soundDrift {
-			pts = at
-		}
 		err = s.conn.SendFrame(media.Frame{Kind: media.Audio, Key: true, PTS: pts, Captured: taken, Encoded: media.Now(), Data: data})
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// soundClock gives blocks their time. They are counted, not timed: reading has
+// jitter, sound has none. The zero clock starts with its first block.
+type soundClock struct {
+	pts    time.Duration
+	blocks int           // of this window
+	late   time.Duration // the least that one of them came after its time
+}
+
+// next gives the time of the block that was read at.
+func (c *soundClock) next(at time.Duration) time.Duration {
+	c.pts += media.FrameDuration
+	late := at - c.pts
+	if c.blocks == 0 {
+		c.late = late
+	}
+	c.late = min(c.late, late)
+	c.blocks++
+	switch {
+	case c.pts == media.FrameDuration, -late > soundDrift: // the first; before its time, which jitter cannot do
+		c.pts, c.blocks = at, 0
+	case c.blocks == soundWindow:
+		if c.late > soundDrift { // all of them: the server has left some out
+			c.pts += c.late
+		}
+		c.blocks = 0
+	}
+	return c.pts
 }

@@ -100,10 +100,11 @@ func (o *Opus) Encode(pcm []byte) ([]byte, error) {
 	return b, nil
 }
 
-// Silence is one packet of digital silence: full-band CELT, 10 ms, stereo, and
-// two bytes that its range decoder reads as the silence flag (RFC 6716, 3.1 and
-// 4.3). Sending it costs no encoding.
-func Silence() []byte { return []byte{30<<3 | 1<<2, 0xff, 0xfe} }
+// Silence is a packet that stands for silence until the next one, however long:
+// full-band CELT, 10 ms, stereo, and no data (RFC 6716, 3.1 and 2.1.9). After
+// silence it decodes to silence, and a receiver takes what follows for a pause
+// of the sender and not for loss.
+func Silence() []byte { return []byte{30<<3 | 1<<2} }
 
 // Close frees the encoder.
 func (o *Opus) Close() {
