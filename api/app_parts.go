@@ -113,6 +113,25 @@ const (
 	MaxHookS     = 900
 )
 
+// StartTime is what the hooks before an instance counts as running may take.
+func (h Hooks) StartTime() time.Duration {
+	var t time.Duration
+	for _, x := range []*Hook{h.PreStart, h.PostStart} {
+		if x != nil {
+			t += x.Timeout()
+		}
+	}
+	return t
+}
+
+// StopTime is what the hook after the end may take.
+func (h Hooks) StopTime() time.Duration {
+	if h.PostStop == nil {
+		return 0
+	}
+	return h.PostStop.Timeout()
+}
+
 // Timeout is the hook's time.
 func (h *Hook) Timeout() time.Duration {
 	if h.TimeoutS == 0 {
@@ -136,7 +155,7 @@ type Watchdog struct {
 
 // Times of the watchdog in seconds.
 const (
-	DefaultHangS = 30
+	DefaultHangS = 60
 	MaxWatchS    = 3600
 )
 

@@ -14,6 +14,7 @@ const (
 	VerbStop  Verb = "stop"  // end it and clean up
 	VerbAdmit Verb = "admit" // a new client takes over: cut the present one, resize
 	VerbDrain Verb = "drain" // take no new sessions (Spec is empty)
+	VerbLog   Verb = "log"   // read a part of what the application wrote
 )
 
 // Command tells an edge what is desired of a session. The edge answers each
@@ -28,6 +29,7 @@ type Command struct {
 	Spec       *Spec      `json:"spec,omitempty"`   // with start
 	Screen     *Screen    `json:"screen,omitempty"` // with admit
 	Viewer     uint32     `json:"viewer,omitempty"` // with admit: number of the client that may connect
+	Log        *LogQuery  `json:"log,omitempty"`    // with log
 }
 
 // Spec is everything an edge needs to run a session.
@@ -46,6 +48,8 @@ type Ack struct {
 	Error string `json:"error,omitempty"`
 	// Stop tells an edge that the reported generation is not wanted any more.
 	Stop bool `json:"stop,omitempty"`
+	// Log answers the verb log.
+	Log *LogPart `json:"log,omitempty"`
 }
 
 // Report is what an edge observed of a session. It is sent again until acknowledged.

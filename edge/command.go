@@ -34,6 +34,8 @@ func (a *Agent) onCommand(_ context.Context, c api.Command) api.Ack {
 		return api.Ack{OK: true}
 	case api.VerbAdmit:
 		return a.admit(c)
+	case api.VerbLog:
+		return a.showLog(c)
 	default:
 		return refuse("verb %q is not known", c.Verb)
 	}
@@ -48,7 +50,7 @@ func (a *Agent) start(c api.Command) api.Ack {
 	if spec.App, err = spec.App.Normalize(); err != nil {
 		return refuse("%v", err)
 	}
-	if spec.App.Kind != api.AppProgram {
+	if spec.App.Kind == api.AppExternal {
 		return refuse("application kind %q does not run on a node", spec.App.Kind)
 	}
 	if spec.Screen, err = spec.Screen.Normalize(); err != nil {

@@ -243,7 +243,7 @@ func roundTrip(s local.StreamState) float64 { return float64(int(s.RoundTripMS/1
 
 // watch waits for the first reason to end, or for the daemon to leave (left).
 func (u *unit) watch() (out outcome, left bool) {
-	start := time.NewTimer(u.a.cfg.StartDeadline)
+	start := time.NewTimer(u.startDeadline())
 	defer start.Stop()
 	draw := time.NewTimer(u.a.cfg.DrawDeadline)
 	draw.Stop()
@@ -280,8 +280,8 @@ func (u *unit) watch() (out outcome, left bool) {
 				return outcome{api.ObservedFailed, api.ReasonStreamFailed, u.stream.Failed, false}, false
 			}
 			if now := u.stream.Encoding && !u.stream.Drawn; now != drawing {
-				if drawing = now; now {
-					draw.Reset(u.a.cfg.DrawDeadline)
+				if drawing = now; now && !u.spec.App.Watchdog.Off {
+					draw.Reset(u.drawDeadline())
 				} else {
 					draw.Stop()
 				}
@@ -294,13 +294,26 @@ func (u *unit) watch() (out outcome, left bool) {
 		case <-start.C:
 			if u.inst.Observed != api.ObservedRunning {
 				return outcome{api.ObservedFailed, api.ReasonStartFailed,
-					fmt.Sprintf("the instance does not run after %s", u.a.cfg.StartDeadline), true}, false
+					fmt.Sprintf("the instance does not run after %s", u.startDeadline()), true}, false
 			}
 		case <-draw.C:
 			return outcome{api.ObservedFailed, api.ReasonAppHung,
-				fmt.Sprintf("the application has drawn nothing in %s", u.a.cfg.DrawDeadline), false}, false
+				fmt.Sprintf("the application has drawn nothing in %s", u.drawDeadline()), false}, false
 		}
 	}
+}
+
+// startDeadline is the node's, and what the application's hooks may take.
+func (u *unit) startDeadline() time.Duration {
+	return u.a.cfg.StartDeadline + u.spec.App.Hooks.StartTime()
+}
+
+// drawDeadline is the application's, else the node's.
+func (u *unit) drawDeadline() time.Duration {
+	if s := u.spec.App.Watchdog.DrawS; s > 0 {
+		return time.Duration(s) * time.Second
+	}
+	return u.a.cfg.DrawDeadline
 }
 
 func how(p *process) string {

@@ -29,7 +29,7 @@ func (u *unit) finish(out outcome) {
 	}
 	limit := stopMargin
 	if !out.force {
-		limit += u.a.cfg.StopGrace
+		limit += u.a.cfg.StopGrace + u.spec.App.Hooks.StopTime()
 	}
 	deadline := time.NewTimer(limit)
 	defer deadline.Stop()
@@ -56,7 +56,7 @@ func (u *unit) finish(out outcome) {
 			errs = append(errs, p.kill(killWait))
 		}
 	}
-	errs = append(errs, scrap(u.dir))
+	errs = append(errs, keepLog(u.a.cfg.Run, u.dir), scrap(u.dir))
 	if err := errors.Join(errs...); err != nil {
 		u.log.Error("session could not be cleaned", "error", err)
 	}

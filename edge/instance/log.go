@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/local"
 )
 
 // maxLog bounds the output kept of one process in bytes: the file and the one
@@ -25,6 +27,8 @@ type output struct {
 	mu   sync.Mutex // guards the fields below
 	f    *os.File
 	n    int
+	prev int    // bytes of the file before it
+	gone int64  // bytes that were dropped before that
 	line []byte // being written, at most api.MaxMessage bytes
 	last string // the last whole line that says something
 	err  error
@@ -33,16 +37,24 @@ type output struct {
 // newOutput opens path and gives the file that the process writes to; the
 // caller closes that once the process has it.
 func newOutput(path string) (*output, *os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	// What an earlier run or a hook wrote stays.
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("open log: %w", err)
 	}
+	n, _ := f.Seek(0, io.SeekEnd) // at worst the file grows to twice its bound
+	prev := 0
+	if st, err := os.Stat(local.LogBefore(path)); err == nil {
+		prev = int(st.Size())
+	}
+	b, _ := os.ReadFile(local.LogGone(path)) // none: nothing was dropped yet
+	gone, _ := strconv.ParseInt(string(b), 10, 64)
 	r, w, err := os.Pipe()
 	if err != nil {
 		f.Close()
 		return nil, nil, fmt.Errorf("make pipe: %w", err)
 	}
-	o := &output{path: path, r: r, f: f, done: make(chan struct{})}
+	o := &output{path: path, r: r, f: f, n: int(n), prev: prev, gone: gone, done: make(chan struct{})}
 	go func() {
 		defer close(o.done)
 		_, _ = io.Copy(o, r) // ends when every writer has ended, or at close
@@ -67,9 +79,15 @@ func (o *output) Write(p []byte) (int, error) {
 }
 
 func (o *output) rotate() {
-	o.f.Close()
-	_ = os.Rename(o.path, o.path+".1") // at worst the file is truncated below
-	o.n = 0
+	if o.f != nil {
+		o.f.Close()
+	}
+	if o.prev > 0 { // readers count all that was ever written
+		o.gone += int64(o.prev)
+		_ = os.WriteFile(local.LogGone(o.path), strconv.AppendInt(nil, o.gone, 10), 0o600) // at worst they see a jump
+	}
+	_ = os.Rename(o.path, local.LogBefore(o.path)) // at worst the file is truncated below
+	o.n, o.prev = 0, o.n
 	if o.f, o.err = os.OpenFile(o.path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600); o.err != nil {
 		o.f = nil
 	}

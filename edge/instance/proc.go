@@ -76,6 +76,11 @@ func (l *launcher) close() {
 // start starts cmd in a cgroup (nil = none). The child is told to end if the
 // shim dies.
 func (l *launcher) start(name string, cmd *exec.Cmd, g *group) (*child, error) {
+	return l.startIn(nil, name, cmd, g)
+}
+
+// startIn starts cmd in a network namespace, nil for the host's.
+func (l *launcher) startIn(ns *os.File, name string, cmd *exec.Cmd, g *group) (*child, error) {
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
@@ -86,7 +91,7 @@ func (l *launcher) start(name string, cmd *exec.Cmd, g *group) (*child, error) {
 		if err != nil {
 			return err
 		}
-		return errors.Join(cmd.Start(), leave())
+		return errors.Join(inNamespace(ns, cmd.Start), leave())
 	})
 	if err != nil && cmd.Process == nil {
 		return nil, fmt.Errorf("start %s: %w", name, err)

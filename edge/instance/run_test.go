@@ -285,27 +285,31 @@ func TestManyAtOnceAndInTurn(t *testing.T) {
 	}
 }
 
+// folder makes one that every user may read.
+func folder(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pgf") // t.TempDir is closed to other users
+	if err == nil {
+		err = os.Chmod(dir, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
+}
+
+// fake puts a script in place of a tool and gives the environment that finds it.
+func fake(t *testing.T, tool, script string) string {
+	t.Helper()
+	dir := folder(t)
+	if err := os.WriteFile(dir+"/"+tool, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return "PATH=" + dir + ":/usr/sbin:/usr/bin:/bin"
+}
+
 func TestStartThatHangsOrFails(t *testing.T) {
-	folder := func(t *testing.T) string {
-		t.Helper()
-		dir, err := os.MkdirTemp("", "pgf") // t.TempDir is closed to other users
-		if err == nil {
-			err = os.Chmod(dir, 0o755)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { os.RemoveAll(dir) })
-		return dir
-	}
-	fake := func(t *testing.T, tool, script string) string {
-		t.Helper()
-		dir := folder(t)
-		if err := os.WriteFile(dir+"/"+tool, []byte("#!/bin/sh\n"+script), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		return "PATH=" + dir + ":/usr/bin:/bin"
-	}
 	for _, c := range []struct{ name, tool, script, message string }{
 		{"X hangs", "Xvfb", "exec sleep 60", "not up within 700ms"},
 		{"X fails", "Xvfb", "echo no memory for the screen >&2; exit 1", "the X server did not start: no memory for the screen"},

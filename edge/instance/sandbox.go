@@ -47,7 +47,7 @@ func etcShown() []string {
 }
 
 // boxFiles are files of /etc made for the sandbox.
-func boxFiles(network bool) map[string]string {
+func boxFiles(network api.NetworkAccess) map[string]string {
 	f := map[string]string{
 		"passwd": "root:x:0:0:root:/root:/usr/sbin/nologin\n" +
 			boxUser + ":x:" + boxUID + ":" + boxUID + ":" + boxUser + ":" + boxHome + ":/bin/sh\n" +
@@ -56,7 +56,10 @@ func boxFiles(network bool) map[string]string {
 		"nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 		"machine-id":    "00000000000000000000000000000001\n",
 	}
-	if !network {
+	if network == api.NetworkEgress {
+		f["resolv.conf"] = "nameserver " + egressDNS + "\n"
+	}
+	if network != api.NetworkFull {
 		f["hosts"] = "127.0.0.1 localhost perigee\n::1 localhost\n"
 	}
 	for _, d := range []string{"/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"} {
@@ -86,6 +89,9 @@ type boxConfig struct {
 	x      *xserver
 	sound  *sound
 	shared string // the shared folder, as the launcher's thread sees it
+	home   string // the same of its home; "" = a new one for each sandbox
+	net    *network
+	files  map[string]string // of boxFiles: where they are on the stage
 }
 
 // findCommand resolves an application's command on the host; the sandbox shows
@@ -119,9 +125,8 @@ func visible(path string, shown []string) bool {
 	return false
 }
 
-// arguments are bubblewrap's, without the command. files maps the names of
-// boxFiles to where they are on the stage.
-func (b *boxConfig) arguments(files map[string]string) []string {
+// arguments are bubblewrap's, without the command.
+func (b *boxConfig) arguments() []string {
 	a := []string{
 		"--unshare-user", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try",
 		"--uid", boxUID, "--gid", boxUID, "--hostname", "perigee",
@@ -130,7 +135,8 @@ func (b *boxConfig) arguments(files map[string]string) []string {
 	if !b.stage.l.private { // else the launcher's thread has one, and the X server shares it
 		a = append(a, "--unshare-ipc")
 	}
-	if !b.spec.App.Network {
+	access := b.spec.App.Permissions.Network
+	if b.net == nil && access != api.NetworkFull {
 		a = append(a, "--unshare-net")
 	}
 	a = append(a, "--ro-bind", "/usr", "/usr")
@@ -145,6 +151,10 @@ func (b *boxConfig) arguments(files map[string]string) []string {
 	size := strconv.Itoa(max(b.spec.App.Resources.MemoryMiB/2, 1) << 20)
 	a = append(a, "--proc", "/proc", "--dev", "/dev")
 	for _, d := range []string{"/dev/shm", "/tmp", "/var/tmp", boxHome, boxRuntime} {
+		if d == boxHome && b.home != "" {
+			a = append(a, "--bind", b.home, boxHome)
+			continue
+		}
 		mode := "1777"
 		if d == boxHome || d == boxRuntime {
 			mode = "0700"
@@ -156,13 +166,13 @@ func (b *boxConfig) arguments(files map[string]string) []string {
 	for _, e := range etcShown() {
 		a = append(a, "--ro-bind-try", "/etc/"+e, "/etc/"+e)
 	}
-	if b.spec.App.Network {
+	if access == api.NetworkFull {
 		for _, e := range []string{"resolv.conf", "hosts", "gai.conf"} {
 			a = append(a, "--ro-bind-try", "/etc/"+e, "/etc/"+e)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(files)) {
-		a = append(a, "--ro-bind", files[name], "/etc/"+name)
+	for _, name := range slices.Sorted(maps.Keys(b.files)) {
+		a = append(a, "--ro-bind", b.files[name], "/etc/"+name)
 	}
 	socket := socketOf(b.x.number)
 	a = append(a, "--ro-bind", socket, socket,
@@ -205,19 +215,26 @@ func (b *boxConfig) environment() []string {
 	return out
 }
 
+// prepare puts the sandbox's files of /etc on the stage.
+func (b *boxConfig) prepare() error {
+	b.files = map[string]string{}
+	for name, text := range boxFiles(b.spec.App.Permissions.Network) {
+		p, err := b.stage.write("etc-"+name, []byte(text), 0o644)
+		if err != nil {
+			return err
+		}
+		b.files[name] = p
+	}
+	return nil
+}
+
 // startApplication starts the command in its sandbox.
 func startApplication(b boxConfig, command string) (*application, error) {
 	tool, err := lookTool("bwrap", "bubblewrap")
 	if err != nil {
 		return nil, err
 	}
-	files := map[string]string{}
-	for name, text := range boxFiles(b.spec.App.Network) {
-		if files[name], err = b.stage.write("etc-"+name, []byte(text), 0o644); err != nil {
-			return nil, err
-		}
-	}
-	args, err := memory("perigee-args", []byte(strings.Join(b.arguments(files), "\x00")+"\x00"))
+	args, err := memory("perigee-args", []byte(strings.Join(b.arguments(), "\x00")+"\x00"))
 	if err != nil {
 		return nil, err
 	}
@@ -249,7 +266,7 @@ func startApplication(b boxConfig, command string) (*application, error) {
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.ExtraFiles = []*os.File{args, filter, statusW}
 	cmd.SysProcAttr = b.stage.attr()
-	c, err := b.stage.l.start("application", cmd, b.group)
+	c, err := b.stage.l.startIn(b.net.namespace(), "application", cmd, b.group)
 	if err != nil {
 		status.Close()
 		out.close()
@@ -358,9 +375,22 @@ func (a *application) stop(grace time.Duration) error {
 		case <-time.After(grace):
 		}
 	}
+	return a.end()
+}
+
+// end removes what is left of the sandbox, and what is in its group.
+func (a *application) end() error {
 	a.kill(0)
 	err := a.group.kill()
 	a.out.settle()
 	a.out.close()
 	return err
+}
+
+// endAlone removes the sandbox without what shares its group: with bubblewrap
+// ends its PID namespace.
+func (a *application) endAlone() {
+	a.kill(0)
+	a.out.settle()
+	a.out.close()
 }

@@ -48,7 +48,16 @@ func (l *xLink) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
+// dialX connects and takes the display's events.
 func dialX(socket string, cookie []byte) (*control, error) {
+	c, err := dialQuiet(socket, cookie)
+	if err == nil {
+		go c.events()
+	}
+	return c, err
+}
+
+func dialQuiet(socket string, cookie []byte) (*control, error) {
 	c, err := net.DialTimeout("unix", socket, xTimeout)
 	if err != nil {
 		return nil, fmt.Errorf("connect to the X server: %w", err)
@@ -61,7 +70,6 @@ func dialX(socket string, cookie []byte) (*control, error) {
 		return nil, fmt.Errorf("connect to the X server: %w", err)
 	}
 	ctl := &control{x: x, link: l, root: xproto.Setup(x).DefaultScreen(x).Root}
-	go ctl.events()
 	if err := randr.Init(x); err != nil {
 		ctl.close()
 		return nil, fmt.Errorf("the X server has no RandR: %w", err)

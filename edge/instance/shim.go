@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/jezek/xgb"
-	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -55,8 +54,13 @@ type shim struct {
 	srvG   *group
 	x      *xserver
 	sound  *sound
+	net    *network
+	box    boxConfig
 	app    *application
-	sounds int // sound servers that died
+	sounds int  // sound servers that died
+	runs   int  // how often the application was started again
+	hung   bool // the watchdog killed it
+	ended  bool // it ended by itself, and is not started again
 }
 
 // end is why an instance ends.
@@ -127,92 +131,6 @@ func RunShim(ctx context.Context, cfg ShimConfig) error {
 	})
 }
 
-// start brings the instance up; when it fails the end says why.
-func (s *shim) start(ctx context.Context) (end, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, s.cfg.StartDeadline,
-		fmt.Errorf("not up within %s", s.cfg.StartDeadline))
-	defer cancel()
-	// A stop that comes meanwhile is heard.
-	asked := make(chan end, 1)
-	ctx, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	listening := make(chan struct{})
-	go func() {
-		defer close(listening)
-		select {
-		case m := <-s.hub.stops:
-			asked <- end{api.ObservedStopped, m.Reason, "", m.Force}
-			stop(errors.New("asked to stop"))
-		case <-ctx.Done():
-		}
-	}()
-	err := s.bringUp(ctx)
-	stop(nil)
-	<-listening
-	select {
-	case e := <-asked:
-		return e, context.Canceled
-	default:
-	}
-	if err != nil {
-		return end{api.ObservedFailed, api.ReasonStartFailed, err.Error(), true}, err
-	}
-	return end{}, nil
-}
-
-func (s *shim) bringUp(ctx context.Context) error {
-	command, err := findCommand(s.spec.App)
-	if err != nil {
-		return err
-	}
-	if err := s.bound(); err != nil {
-		return err
-	}
-	s.l = newLauncher()
-	if s.stage, err = newStage(s.l, s.cfg.Dir, s.spec.App.ReadOnly); err != nil {
-		return err
-	}
-	if s.stage.warn != "" {
-		s.log.Warn("sandbox is weaker than it could be", "why", s.stage.warn)
-	}
-	if err := os.MkdirAll(s.cfg.Dir.Shared(), 0o755); err != nil {
-		return fmt.Errorf("make shared folder: %w", err)
-	}
-	shared, err := s.stage.share(s.cfg.Dir.Shared(), "io")
-	if err != nil {
-		return err
-	}
-	var g errgroup.Group
-	g.Go(func() (err error) {
-		s.x, err = startX(ctx, s.l, s.stage, s.cfg.Dir, s.srvG, s.spec.Screen)
-		return err
-	})
-	g.Go(func() (err error) {
-		s.sound, err = startSound(ctx, s.l, s.stage, s.cfg.Dir, s.srvG)
-		return err
-	})
-	if err := g.Wait(); err != nil {
-		return err
-	}
-	// The stream may look and listen already: both are empty, but there.
-	err = s.hub.set(func(st *local.InstanceState) {
-		st.Display, st.XAuth, st.Pulse = s.x.display(), s.x.xauth, s.sound.server()
-	})
-	if err != nil {
-		return err
-	}
-	s.app, err = startApplication(boxConfig{
-		spec: s.spec, dir: s.cfg.Dir, stage: s.stage, group: s.appG, x: s.x, sound: s.sound, shared: shared,
-	}, command)
-	if err != nil {
-		return err
-	}
-	if err := s.app.waitStarted(ctx); err != nil {
-		return err
-	}
-	return s.hub.set(func(st *local.InstanceState) { st.Observed = api.ObservedRunning })
-}
-
 // bound makes the control groups, where the machine lets us.
 func (s *shim) bound() error {
 	own, err := os.ReadFile("/proc/self/cgroup")
@@ -253,35 +171,6 @@ func (s *shim) groupName() (string, error) {
 	return fmt.Sprintf("%s.%d", id, g), nil
 }
 
-// watch waits for the first reason to end, and serves what is asked meanwhile.
-func (s *shim) watch(ctx context.Context) end {
-	tick := time.NewTicker(min(s.cfg.Orphan/4, time.Second))
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return end{observed: api.ObservedStopped}
-		case m := <-s.hub.stops:
-			return end{api.ObservedStopped, m.Reason, "", m.Force}
-		case size := <-s.hub.sizes:
-			s.resize(size)
-		case <-s.app.ended:
-			return s.appEnd()
-		case <-s.x.ended:
-			return end{api.ObservedFailed, api.ReasonAppCrashed, "the X server ended: " + s.x.out.lastLine(), true}
-		case <-s.sound.ended:
-			if err := s.restoreSound(ctx); err != nil {
-				return end{api.ObservedFailed, api.ReasonAppCrashed, "the sound server ended: " + err.Error(), true}
-			}
-		case <-tick.C:
-			if s.hub.lonely() > s.cfg.Orphan {
-				s.log.Warn("nobody has been connected: the instance ends", "for", s.cfg.Orphan)
-				return end{api.ObservedStopped, api.ReasonIdle, "", false}
-			}
-		}
-	}
-}
-
 func (s *shim) resize(size api.Screen) {
 	if err := s.x.control.resize(size.Width, size.Height); err != nil {
 		s.log.Warn("resize failed", "error", err)
@@ -304,27 +193,6 @@ func (s *shim) restoreSound(ctx context.Context) error {
 	return s.sound.run(ctx)
 }
 
-// appEnd says how the application ended.
-func (s *shim) appEnd() end {
-	status, sig := s.app.exit()
-	if status == 0 {
-		return end{api.ObservedStopped, api.ReasonAppExited, "", true}
-	}
-	s.app.out.settle()
-	last := s.app.out.lastLine()
-	how := fmt.Sprintf("exited with status %d", status)
-	if sig != 0 {
-		how = "killed by " + sig.String()
-	}
-	if s.appG.oomKills() > 0 {
-		how += fmt.Sprintf(", out of memory (limit %d MiB)", s.spec.App.Resources.MemoryMiB)
-	}
-	if last != "" {
-		how += ": " + last
-	}
-	return end{api.ObservedFailed, api.ReasonAppCrashed, how, true}
-}
-
 // clean ends what is left and removes every trace outside the session's folder.
 func (s *shim) clean(force bool) error {
 	grace := s.cfg.Grace
@@ -334,7 +202,13 @@ func (s *shim) clean(force bool) error {
 	var errs []error
 	if s.app != nil {
 		errs = append(errs, s.app.stop(grace))
+		if !force || s.ended {
+			if err := s.runHook(context.Background(), "post_stop", s.spec.App.Hooks.PostStop); err != nil {
+				s.log.Warn("a hook failed", "error", err)
+			}
+		}
 	}
+	errs = append(errs, s.net.stop())
 	if s.sound != nil {
 		errs = append(errs, s.sound.stop())
 	}

@@ -19,11 +19,12 @@ type windows struct {
 	x    *xgb.Conn
 	root xproto.Window
 
-	normalHints, transientFor, protocols, takeFocus xproto.Atom
+	normalHints, transientFor, protocols, takeFocus, netPing xproto.Atom
 
 	mu            sync.Mutex // guards the fields below
 	width, height int
 	shown         []*window // lowest first
+	asked         pinged
 }
 
 type window struct {
@@ -41,7 +42,7 @@ func (c *control) manage(width, height int) error {
 		at   *xproto.Atom
 	}{
 		{"WM_NORMAL_HINTS", &w.normalHints}, {"WM_TRANSIENT_FOR", &w.transientFor},
-		{"WM_PROTOCOLS", &w.protocols}, {"WM_TAKE_FOCUS", &w.takeFocus},
+		{"WM_PROTOCOLS", &w.protocols}, {"WM_TAKE_FOCUS", &w.takeFocus}, {"_NET_WM_PING", &w.netPing},
 	} {
 		r, err := xproto.InternAtom(c.x, false, uint16(len(a.name)), a.name).Reply()
 		if err != nil {
@@ -66,6 +67,8 @@ func (w *windows) handle(ev xgb.Event) {
 		w.mapped(e.Window)
 	case xproto.ConfigureRequestEvent:
 		w.configure(e)
+	case xproto.ClientMessageEvent:
+		w.answered(e)
 	case xproto.UnmapNotifyEvent:
 		w.gone(e.Window)
 	case xproto.DestroyNotifyEvent:
@@ -182,14 +185,22 @@ func (w *windows) focus(v *window) {
 	}
 	xproto.ConfigureWindow(w.x, v.id, xproto.ConfigWindowStackMode, []uint32{xproto.StackModeAbove})
 	xproto.SetInputFocus(w.x, xproto.InputFocusPointerRoot, v.id, xproto.TimeCurrentTime)
-	p := w.property(v.id, w.protocols)
+	if w.takes(v.id, w.takeFocus) {
+		told := xproto.ClientMessageEvent{Format: 32, Window: v.id, Type: w.protocols,
+			Data: xproto.ClientMessageDataUnionData32New([]uint32{uint32(w.takeFocus), 0, 0, 0, 0})}
+		xproto.SendEvent(w.x, false, v.id, 0, string(told.Bytes()))
+	}
+}
+
+// takes says whether a window takes part in a protocol of the window manager.
+func (w *windows) takes(id xproto.Window, protocol xproto.Atom) bool {
+	p := w.property(id, w.protocols)
 	for i := 0; i+4 <= len(p); i += 4 {
-		if xproto.Atom(binary.LittleEndian.Uint32(p[i:])) == w.takeFocus {
-			told := xproto.ClientMessageEvent{Format: 32, Window: v.id, Type: w.protocols,
-				Data: xproto.ClientMessageDataUnionData32New([]uint32{uint32(w.takeFocus), 0, 0, 0, 0})}
-			xproto.SendEvent(w.x, false, v.id, 0, string(told.Bytes()))
+		if xproto.Atom(binary.LittleEndian.Uint32(p[i:])) == protocol {
+			return true
 		}
 	}
+	return false
 }
 
 // gone forgets a window; the one below gets the keyboard.

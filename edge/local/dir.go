@@ -87,6 +87,16 @@ func (s Session) ID() (api.SessionID, api.Generation, error) {
 	return api.SessionID(id), api.Generation(g), nil
 }
 
+// AppLog is what the application wrote; LogBefore and LogGone stand beside it.
+func (s Session) AppLog() string { return s.Path("app.log") }
+
+// LogBefore is the part of a log before its file, LogGone the number of bytes
+// that were dropped before that.
+func LogBefore(log string) string { return log + ".1" }
+
+// LogGone is where the number of dropped bytes stands, in decimal.
+func LogGone(log string) string { return log + ".gone" }
+
 // Run is the run directory that the folder lies in.
 func (s Session) Run() Run { return Run(filepath.Dir(string(s))) }
 
@@ -113,6 +123,7 @@ type InstanceState struct {
 	XAuth    string       `json:"xauth"`
 	Pulse    string       `json:"pulse"` // "unix:/…/pulse.sock"
 	Screen   api.Screen   `json:"screen"`
+	Restarts int          `json:"restarts,omitempty"` // how often the application was started again
 }
 
 // MediaState is what the stream process says of itself. The relay reads

@@ -1,0 +1,101 @@
+package instance
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/perigee-cloud/perigee/edge/local"
+)
+
+const fileHome = "home.img"
+
+// home makes the instance's home, which hooks and restarts of the application
+// share: in memory, or with diskMiB a file system of that size on disk. It
+// gives its path on the stage; "" without root, where each sandbox has its own.
+func (s *stage) home(ctx context.Context, dir local.Session, memoryMiB, diskMiB int) (string, error) {
+	if !s.l.private {
+		if diskMiB > 0 {
+			return "", errors.New("resources.disk_mib needs the node's daemon to run as root: leave it out, or use another node")
+		}
+		return "", nil
+	}
+	p := filepath.Join(s.root, "home")
+	uid := max(s.uid, 0)
+	if diskMiB == 0 {
+		return p, s.l.do(func() error {
+			opts := fmt.Sprintf("mode=0700,size=%dm,uid=%d,gid=%d", max(memoryMiB/2, 1), uid, uid)
+			if err := errors.Join(os.MkdirAll(p, 0o700), unix.Mount("perigee", p, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, opts)); err != nil {
+				return fmt.Errorf("mount home: %w", err)
+			}
+			return nil
+		})
+	}
+	loop, err := attachImage(ctx, dir.Path(fileHome), diskMiB, uid)
+	if err != nil {
+		return "", fmt.Errorf("make home of %d MiB: %w", diskMiB, err)
+	}
+	defer loop.Close() // the mount holds it; the kernel frees it with the mount
+	return p, s.l.do(func() error {
+		if err := os.MkdirAll(p, 0o700); err != nil {
+			return fmt.Errorf("make home: %w", err)
+		}
+		if err := unix.Mount(loop.Name(), p, "ext4", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
+			return fmt.Errorf("mount home: %w", err)
+		}
+		return errors.Join(os.Chmod(p, 0o700), s.own(p))
+	})
+}
+
+// attachImage makes a sparse file with a file system and attaches it to a loop
+// device that frees itself.
+func attachImage(ctx context.Context, path string, mib, uid int) (*os.File, error) {
+	mkfs, err := lookTool("mkfs.ext4", "e2fsprogs")
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR|os.O_TRUNC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	if err := f.Truncate(int64(mib) << 20); err != nil {
+		return nil, err
+	}
+	id := strconv.Itoa(uid)
+	cmd := exec.CommandContext(ctx, mkfs, "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "root_owner="+id+":"+id+",lazy_itable_init=1", path)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, clip(string(out)))
+	}
+	ctl, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, fmt.Errorf("this node has no loop devices: %w", err)
+	}
+	defer ctl.Close()
+	for range displayTries { // another instance may take the device between the two
+		n, err := unix.IoctlRetInt(int(ctl.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return nil, fmt.Errorf("find loop device: %w", err)
+		}
+		dev, err := os.OpenFile("/dev/loop"+strconv.Itoa(n), os.O_RDWR, 0)
+		if err != nil {
+			return nil, fmt.Errorf("open loop device: %w", err)
+		}
+		cfg := unix.LoopConfig{Fd: uint32(f.Fd())}
+		cfg.Info.Flags = unix.LO_FLAGS_AUTOCLEAR
+		if err = unix.IoctlLoopConfigure(int(dev.Fd()), &cfg); err == nil { // since Linux 5.8
+			return dev, nil
+		}
+		dev.Close()
+		if !errors.Is(err, unix.EBUSY) {
+			return nil, fmt.Errorf("attach loop device: %w", err)
+		}
+	}
+	return nil, errors.New("attach loop device: all are taken")
+}
