@@ -52,6 +52,10 @@ func Macroblocks(width, height, fps int) uint64 {
 	return mbs(width) * mbs(height) * uint64(fps)
 }
 
+// Scaled multiplies macroblocks by a factor in thousandths; a stream costs at
+// least 1.
+func Scaled(macroblocks, thousandths uint64) uint64 { return max(macroblocks*thousandths/1000, 1) }
+
 // Cost gives what a stream takes from a pool, in macroblocks per second of
 // H.264: the unit of reservations.
 func Cost(pool Pool, c Codec, s Screen) uint64 {

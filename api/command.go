@@ -37,7 +37,8 @@ type Spec struct {
 	App        App             `json:"app"`
 	Screen     Screen          `json:"screen"`
 	Pool       Pool            `json:"pool"`
-	Codecs     []Codec         `json:"codecs"` // allowed, preferred first
+	Codecs     []Codec         `json:"codecs"`           // allowed, preferred first
+	Preset     Preset          `json:"preset,omitempty"` // one that the node's Capacity offers
 	ExtraData  json.RawMessage `json:"extra_data,omitempty"`
 	ICEServers []ICEServer     `json:"ice_servers,omitempty"` // for the stream's own use
 }

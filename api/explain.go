@@ -10,6 +10,8 @@ type Explanation struct {
 	Request PlacementAsk `json:"request"`
 	// Policy is the application's at that time.
 	Policy *PlacementPolicy `json:"policy,omitempty"`
+	// WaitedS is how many seconds it had waited; ceilings rise with them.
+	WaitedS float64 `json:"waited_s,omitempty"`
 	// Nodes is how many nodes there were; Candidates are those near enough to
 	// matter, the chosen one first, then as they were ranked, then the refused ones.
 	Nodes      int                  `json:"nodes"`
@@ -48,6 +50,8 @@ type ExplainedCandidate struct {
 	Pool      Pool         `json:"pool,omitempty"`
 	Codec     Codec        `json:"codec,omitempty"`
 	FPS       int          `json:"fps,omitempty"`
+	Preset    Preset       `json:"preset,omitempty"`
+	Step      string       `json:"step,omitempty"`       // of the ladder
 	Cost      uint64       `json:"cost,omitempty"`       // macroblocks per second
 	FreeShare float64      `json:"free_share,omitempty"` // of the pool beside this session, 0 to 1
 	Pools     []PoolRecord `json:"pools,omitempty"`      // what was free

@@ -30,6 +30,30 @@ type Capacity struct {
 	Macroblocks uint64  `json:"macroblocks_per_s"` // H.264 macroblocks per second
 	Sessions    int     `json:"sessions"`          // encoder sessions at once; 0 = no limit
 	Codecs      []Codec `json:"codecs"`
+	// Factors are what the node certified of its encoders' cost; a codec that is
+	// not listed costs what Cost says, a preset that is not is not offered.
+	Factors []CostFactor `json:"cost_factors,omitempty"`
+}
+
+// CostFactor is what one macroblock of a codec costs by a preset, in thousandths
+// of the pool's unit.
+type CostFactor struct {
+	Codec       Codec  `json:"codec"`
+	Preset      Preset `json:"preset,omitempty"`
+	Thousandths uint32 `json:"thousandths"`
+}
+
+// MaxFactor bounds a cost factor.
+const MaxFactor = 100_000
+
+// Cost gives what a stream takes of the pool, in its unit.
+func (c Capacity) Cost(codec Codec, preset Preset, s Screen) uint64 {
+	for _, f := range c.Factors {
+		if f.Codec == codec && f.Preset == preset && f.Thousandths > 0 {
+			return Scaled(Macroblocks(s.Width, s.Height, s.FPS), uint64(f.Thousandths))
+		}
+	}
+	return Cost(c.Pool, codec, s)
 }
 
 // Node is an edge host as the schedulers know it.

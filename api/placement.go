@@ -12,10 +12,14 @@ type Need struct {
 	// Network of the client, for regions of demand and for the atlas: its address;
 	// "" when unknown.
 	Network string
+	ASN     uint32 // autonomous system of that address; 0 = unknown
 	// Encoder says which pools may encode; "" = any.
 	Encoder EncoderChoice
-	// Policy is the application's; nil = the nearest node with room.
+	// Policy is the application's and the account's together; nil = the nearest
+	// node with room.
 	Policy *PlacementPolicy
+	// Trunk lets the session use the share that is kept for joins.
+	Trunk bool
 }
 
 // RefusalCode says why a candidate was refused.
@@ -33,6 +37,7 @@ const (
 	RefusedNoNodes  RefusalCode = "no_nodes" // no node has joined
 	RefusedLatency  RefusalCode = "latency"  // above the application's ceiling
 	RefusedLabel    RefusalCode = "label"    // a label is missing or forbidden
+	RefusedSize     RefusalCode = "size"     // more than a whole pool of the node carries
 )
 
 // Refusal is one candidate that could not be taken, and why.

@@ -60,6 +60,7 @@ type RequestExtras struct {
 	Codecs         []string      `json:"codecs,omitempty"`          // create only, preferred first
 	IdempotencyKey string        `json:"idempotency_key,omitempty"` // create only
 	Probes         []Probe       `json:"probes,omitempty"`          // create only, at most MaxProbes
+	WaitS          int           `json:"wait_s,omitempty"`          // create only: seconds to wait for room, at most MaxWaitS
 }
 
 // CreateBody is the body of POST /1.0/sessions.
@@ -84,21 +85,28 @@ type JoinBody struct {
 // SessionDetail is what we add to the session objects of the wire contract.
 // Distances and estimates are null when a location is unknown.
 type SessionDetail struct {
-	Node       NodeID     `json:"node"`
-	Region     string     `json:"region"`
-	DistanceKM *float64   `json:"distance_km"`
-	EstimateMS *float64   `json:"estimate_ms"`
-	Rank       int        `json:"rank"` // 1 = the nearest node
-	Generation Generation `json:"generation"`
-	Codec      Codec      `json:"codec"`
-	Pool       Pool       `json:"pool,omitempty"`
-	AppVersion int        `json:"app_version"`
-	Screen     Screen     `json:"screen"`
-	Reason     Reason     `json:"reason,omitempty"`
-	Connected  bool       `json:"connected"` // a viewer is there
-	CreatedAt  time.Time  `json:"created_at"`
-	EndedAt    time.Time  `json:"ended_at,omitzero"`
-	Account    string     `json:"account,omitempty"` // to administrators
+	Node       NodeID   `json:"node"`
+	Region     string   `json:"region"`
+	DistanceKM *float64 `json:"distance_km"`
+	EstimateMS *float64 `json:"estimate_ms"`
+	Rank       int      `json:"rank"` // 1 = the nearest node
+	// ExtraMS is what a farther node costs against the best one; Step what the
+	// session came down to for want of room, "" = nothing.
+	ExtraMS float64 `json:"extra_ms"`
+	Step    string  `json:"step,omitempty"`
+	Preset  Preset  `json:"preset,omitempty"`
+	// Queue is there while the session waits for room.
+	Queue      *QueuePlace `json:"queue,omitempty"`
+	Generation Generation  `json:"generation"`
+	Codec      Codec       `json:"codec"`
+	Pool       Pool        `json:"pool,omitempty"`
+	AppVersion int         `json:"app_version"`
+	Screen     Screen      `json:"screen"`
+	Reason     Reason      `json:"reason,omitempty"`
+	Connected  bool        `json:"connected"` // a viewer is there
+	CreatedAt  time.Time   `json:"created_at"`
+	EndedAt    time.Time   `json:"ended_at,omitzero"`
+	Account    string      `json:"account,omitempty"` // to administrators
 }
 
 // SessionView is a session as the API shows it.

@@ -18,6 +18,15 @@ func (s *Server) admission(v api.Session, viewer uint32) api.Admission {
 	return api.Admission{Session: v, Ticket: t.Sign(s.signer()), ICEServers: s.iceServers(v)}
 }
 
+// Relays lists the STUN and TURN servers of a session's node; none before it
+// has one.
+func (s *Server) Relays(v api.Session) []api.ICEServer {
+	if s.serving() != nil {
+		return []api.ICEServer{}
+	}
+	return s.iceServers(v)
+}
+
 // iceServers lists the relay of the session's node, its STUN address free for
 // all, its TURN addresses with a credential that reaches this session only, and
 // two other relays of its region, where its stream process can be met.

@@ -78,6 +78,14 @@ type Config struct {
 	// 0 = state.EntryVersion.
 	EntryVersion int
 
+	// QueueLength bounds the sessions that wait for room, 0 = 1,000, negative = none
+	// may; QueueAccount those of one account, 0 = a quarter of them; QueueWait how
+	// long one may wait, 0 = 10 min.
+	QueueLength, QueueAccount int
+	QueueWait                 time.Duration
+	// WaitAlive is how long a waiting session may go unasked for; 0 = api.WaitAlive.
+	WaitAlive time.Duration
+
 	DefaultRegion  string        // "" = "default"
 	Trunk          float64       // share of each pool kept for joins and reconnects, 0 to 0.5
 	HeartbeatEvery time.Duration // 0 = 1 s
@@ -87,6 +95,11 @@ type Config struct {
 	TicketLife     time.Duration // of tickets and relay credentials; 0 = 24 h
 	EndTimeout     time.Duration // of an EndSession that waits; 0 = 20 s
 }
+
+const (
+	defaultQueue   = 1000
+	maxQueueLength = 10_000
+)
 
 func (c Config) withDefaults() (Config, error) {
 	switch {
@@ -126,7 +139,7 @@ func (c Config) withDefaults() (Config, error) {
 	}{
 		{&c.HeartbeatEvery, time.Second}, {&c.Lease, 5 * time.Second}, {&c.CommandTimeout, time.Second},
 		{&c.SweepEvery, 250 * time.Millisecond}, {&c.TicketLife, 24 * time.Hour}, {&c.EndTimeout, 20 * time.Second},
-		{&c.Settle, 10 * time.Second},
+		{&c.Settle, 10 * time.Second}, {&c.QueueWait, 10 * time.Minute}, {&c.WaitAlive, api.WaitAlive},
 	} {
 		if *d.v == 0 {
 			*d.v = d.def
@@ -134,6 +147,11 @@ func (c Config) withDefaults() (Config, error) {
 		if *d.v < 0 {
 			return c, api.Invalidf("config", "a duration is negative: %s", *d.v)
 		}
+	}
+	c.QueueLength = cmp.Or(c.QueueLength, defaultQueue)
+	c.QueueAccount = cmp.Or(c.QueueAccount, max(c.QueueLength/4, 1))
+	if c.QueueLength > maxQueueLength || c.QueueAccount < 0 {
+		return c, api.Invalidf("queue", "holds 1 to %d sessions, got %d, %d of one account", maxQueueLength, c.QueueLength, c.QueueAccount)
 	}
 	if !(c.Trunk >= 0 && c.Trunk <= 0.5) { // a NaN is neither
 		return c, api.Invalidf("trunk", "must be a share of 0 to 0.5, got %v", c.Trunk)

@@ -243,7 +243,7 @@ func (d *dispatcher) fill(ctx context.Context, w *want) bool {
 		}
 		return false
 	}
-	w.cmd.Spec = &api.Spec{App: app, Screen: v.Screen, Pool: v.Pool, Codecs: v.Codecs, ExtraData: v.ExtraData,
+	w.cmd.Spec = &api.Spec{App: app, Screen: v.Screen, Pool: v.Pool, Codecs: v.Codecs, Preset: v.Preset, ExtraData: v.ExtraData,
 		ICEServers: s.relaysBeside(v.Session, turn.StreamCredentials, streamRelayLife)}
 	if len(v.ExtraData) == 0 {
 		w.cmd.Spec.ExtraData = app.ExtraData

@@ -144,7 +144,7 @@ func (s *Server) removeReplica(ctx context.Context, id string) (nothing, error) 
 		return nothing{}, api.Errorf(api.CodeConflict, "the only replica cannot leave: let another one join first")
 	case id == string(r.id):
 		if err := r.raft.LeadershipTransfer().Error(); err != nil {
-			return nothing{}, &api.Error{Code: api.CodeUnavailable, Message: "no other replica could take the leadership", Err: err}
+			return nothing{}, &api.Error{Code: api.CodeUnavailable, Message: "no other replica could take the leadership", Err: ofRaft(err)}
 		}
 		return nothing{}, errNotLeader // the next leader removes it
 	}
@@ -302,17 +302,6 @@ func (s *Server) settle(ctx context.Context, r *replica, m raft.Server, reached 
 		return
 	}
 	s.cfg.Log.Info("replica has settled: its vote counts", "replica", m.ID)
-}
-
-// raiseAlone raises the version of the entries of the only replica: nobody else
-// has to read them.
-func (s *Server) raiseAlone(ctx context.Context) {
-	if s.cfg.EntryVersion <= s.root().EntryVersion() {
-		return
-	}
-	if _, err := s.propose(ctx, &state.Raise{Version: s.cfg.EntryVersion}); err != nil && ctx.Err() == nil {
-		s.cfg.Log.Warn("entry version could not be raised", "version", s.cfg.EntryVersion, "error", err)
-	}
 }
 
 // raiseEntries proposes the highest version that every member reads.

@@ -19,6 +19,7 @@ type ed25519Public = ed25519.PublicKey
 // Bounds of what a node may say of itself.
 const (
 	maxPools     = 16
+	maxFactors   = 16
 	maxAddresses = 16
 	maxNodeText  = 255
 	minSecret    = 16
@@ -154,6 +155,14 @@ func checkPools(pools []api.Capacity) error {
 		seen[p.Pool] = true
 		if p.Sessions < 0 || p.Macroblocks > 1<<50 {
 			return api.Invalidf("node.pools", "pool %s has an impossible capacity", p.Pool)
+		}
+		if len(p.Factors) > maxFactors {
+			return api.Invalidf("node.pools.cost_factors", "at most %d, got %d", maxFactors, len(p.Factors))
+		}
+		for _, f := range p.Factors {
+			if !slices.Contains(p.Codecs, f.Codec) || f.Preset != api.PresetDefault && f.Preset != api.PresetFast || f.Thousandths < 1 || f.Thousandths > api.MaxFactor {
+				return api.Invalidf("node.pools.cost_factors", "pool %s: %s with the preset %q at %d thousandths is not usable", p.Pool, f.Codec, f.Preset, f.Thousandths)
+			}
 		}
 		for _, c := range p.Codecs {
 			if _, err := api.ParseCodec(string(c)); err != nil {

@@ -151,7 +151,11 @@ func (s *Server) commit(r *replica, batch []*proposal) {
 	}
 	// The ledger shows the reservations from here on: in one step with that, the
 	// placements under way let go of theirs, so that none counts twice or not at all.
-	s.view.settle(r.fsm.root.Load(), batch)
+	root := r.fsm.root.Load()
+	s.view.settle(root, batch)
+	if root.WaitingCount() > 0 {
+		s.waiting.kick() // the change may have made room
+	}
 	for i, p := range batch {
 		o := outcome{}
 		if err != nil {

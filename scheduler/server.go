@@ -44,6 +44,7 @@ type Server struct {
 	demand   demand
 	ends     ends
 	probing  probing
+	waiting  waiting
 }
 
 // New makes a Server; Run starts it.
@@ -61,6 +62,7 @@ func New(c Config) (*Server, error) {
 	s.view.pending = map[api.NodeID]map[api.Pool]pendingPool{}
 	s.leases.nodes = map[api.NodeID]*lease{}
 	s.dispatch.init(s)
+	s.waiting.init()
 	s.demand.cells = map[api.DemandCell]uint64{}
 	s.ends.waiting = map[api.SessionID]chan struct{}{}
 	return s, nil
@@ -81,6 +83,7 @@ func (s *Server) Run(ctx context.Context) error {
 	owned.Go(func() { s.enter(ctx, r) })
 	owned.Go(func() { s.watchLeader(ctx, r) })
 	owned.Go(func() { s.followUp(ctx, r) })
+	owned.Go(func() { s.tellWaiting(ctx) })
 	// A disk that hangs must not keep the loops waiting for a commit for ever.
 	context.AfterFunc(ctx, func() {
 		select {

@@ -74,7 +74,8 @@ func (s *Server) create(ctx context.Context, c createCall) (api.Admission, error
 	if err != nil {
 		return api.Admission{}, err
 	}
-	res, err := s.placeAndCommit(ctx, create, need)
+	s.ruled(s.root(), &need, app, r.Grant.Account)
+	res, err := s.placeAndCommit(ctx, create, need, r)
 	return s.admitCreated(c, res, err)
 }
 
@@ -96,8 +97,7 @@ func (s *Server) admitCreated(c createCall, res state.Result, err error) (api.Ad
 	if err != nil {
 		return api.Admission{}, err
 	}
-	if !res.Duplicate {
-		v := res.Session
+	if v := res.Session; !res.Duplicate && v.Queue == nil {
 		s.cfg.Log.Info("session created", "session", v.ID, "app", v.App, "node", v.Node, "pool", v.Pool, "codec", v.Codec, "km", v.Placement.DistanceKM)
 	}
 	return s.admission(*res.Session, res.Viewer), nil
@@ -124,16 +124,25 @@ func needOf(r api.CreateRequest, app api.App) (api.Need, error) {
 		return api.Need{}, api.Invalidf("codecs", "the application streams in %v only", allowed)
 	}
 	return api.Need{App: app.Name, Region: r.Region, Screen: r.Screen, Codecs: codecs, Client: r.Client.Location, Network: r.Client.Address,
-		Probes: r.Probes, Policy: app.Placement, Encoder: app.Resources.Encoder}, nil
+		Probes: r.Probes, Encoder: app.Resources.Encoder}, nil
 }
 
-func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need api.Need) (state.Result, error) {
+// ruled gives a need the policy that holds for the application and the account.
+func (s *Server) ruled(root *state.State, need *api.Need, app api.App, account string) {
+	own, _ := root.Policy(account)
+	need.Policy, need.Trunk = api.MergePolicies(app.Placement, own.Placement), own.Trunk
+}
+
+func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need api.Need, r api.CreateRequest) (state.Result, error) {
 	var refused *api.Error
 	for range placeAttempts {
 		choice, held, refusals := s.place(need)
 		if len(refusals) > 0 {
 			if dup, ok := s.earlier(create); ok {
 				return dup, nil
+			}
+			if res, queued, err := s.queueUp(ctx, r, create, need, refusals); queued {
+				return res, err
 			}
 			s.demand.count(s.now(), need, refusals)
 			e := api.Errorf(api.CodeNoCapacity, "no node can host the session")
@@ -142,7 +151,7 @@ func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need 
 		}
 		create.Node, create.Region, create.Pool, create.Codec, create.Reserved = choice.Node, choice.Region, choice.Pool, choice.Codec, choice.Cost
 		create.Placement, create.Codecs = choice.Placement, s.codecsThere(choice, need)
-		create.Screen.FPS = choice.FPS
+		create.Screen.FPS, create.Preset = choice.FPS, choice.Preset
 		res, err := s.await(ctx, s.enqueue(ctx, create, held))
 		if err == nil {
 			s.placed(res, held, need)
@@ -309,6 +318,9 @@ func (s *Server) Session(ctx context.Context, id api.SessionID) (v api.Session, 
 	}
 	if !s.sure(ctx, func() (ok bool) { v, ok = s.root().Session(id); return ok }) {
 		return v, noSession(id)
+	}
+	if v.Queue != nil {
+		s.waiting.saw(id)
 	}
 	return v, nil
 }

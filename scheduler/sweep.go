@@ -65,6 +65,8 @@ func (s *Server) loseNodes(ctx context.Context) {
 // once its last ticket has expired.
 func (s *Server) overdue(v *state.Session, now time.Time) (api.Reason, bool) {
 	switch {
+	case v.Wait != nil:
+		return s.overWait(s.root(), v, now)
 	case v.Observed == api.ObservedLost:
 		return api.ReasonNone, false
 	case v.Node == "":
@@ -84,6 +86,9 @@ func (s *Server) endOverdue(ctx context.Context) {
 	for v := range s.root().Sessions() {
 		if why, is := s.overdue(v, now); is {
 			s.cfg.Log.Info("session is overdue", "session", v.ID, "reason", why)
+			if v.Wait != nil && why == api.ReasonNoCapacity {
+				s.waitedInVain(s.root(), v)
+			}
 			over = append(over, &state.End{ID: v.ID, Reason: why})
 		}
 	}

@@ -61,6 +61,7 @@ func (s *Server) lead(ctx context.Context, r *replica) (again bool, err error) {
 	var owned sync.WaitGroup
 	s.view.set(r.fsm.root.Load())
 	s.leases.begin(s.cfg.Clock(), s.cfg.Lease)
+	s.beginQueue()
 	s.term.Store(t)
 	ended := make(chan struct{})
 	go func() {
@@ -77,14 +78,12 @@ func (s *Server) lead(ctx context.Context, r *replica) (again bool, err error) {
 	if err := s.haveSecrets(ctx, r); err != nil {
 		return r.leads() && ctx.Err() == nil, s.unlessDeposed(ctx, r, err)
 	}
-	if r.port == nil {
-		s.raiseAlone(ctx)
-	}
 	s.dispatch.begin(ctx, &owned)
 	if err := s.open(r); err != nil {
 		return false, err
 	}
 	owned.Go(func() { s.sweepLoop(ctx) })
+	owned.Go(func() { s.queueLoop(ctx) })
 	owned.Go(func() { s.tendMembers(ctx, r) })
 	s.cfg.Log.Info("scheduler leads", "replica", r.id, "term", r.raft.CurrentTerm(), "sessions", s.root().LiveCount())
 	select {

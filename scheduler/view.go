@@ -121,35 +121,48 @@ func (v *view) siteOf(id api.NodeID) api.NodeID {
 // maxExplained bounds the candidates of an explanation and of a refusal.
 const maxExplained = 32
 
-// place chooses a node and takes what the session needs there, so that the next
-// placement sees it.
+// place chooses a node for a newcomer and takes what the session needs there,
+// so that the next placement sees it. Who waits is served before.
 func (s *Server) place(need api.Need) (place.Choice, *pending, []api.Refusal) {
 	now := s.cfg.Clock()
-	q := &place.Query{Need: need, Policy: need.Policy, Learned: s.view.lore.nodes(need.Network, now)}
+	s.view.mu.Lock()
+	defer s.view.mu.Unlock()
+	s.serve(now)
+	return s.placeHere(need, now, 0, true)
+}
+
+// placeHere chooses and takes for one who has waited so long. The caller holds
+// the view. Without why it does not say why it refuses.
+func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, why bool) (place.Choice, *pending, []api.Refusal) {
+	v := &s.view
+	q := &place.Query{Need: need, Policy: need.Policy, Learned: v.lore.nodes(need.Network, now), Waited: waited}
 	w := &watch{s: s, now: now}
 	op := place.Operator{DefaultRegion: s.cfg.DefaultRegion, Trunk: s.cfg.Trunk}
-	v := &s.view
-	keep := v.kept.mayKeep(now)
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	if v.fleet == nil {
 		v.follow(v.root)
 	}
 	var lines []api.ExplainedCandidate
+	keep := why && v.kept.mayKeep(now)
 	if keep {
 		lines = v.fleet.Explain(q, op, w, maxExplained)
 	}
 	choice, ok := v.fleet.Place(q, op, w)
+	if !ok && !why {
+		return choice, nil, nil
+	}
 	if !ok {
 		if lines == nil {
 			lines = v.fleet.Explain(q, op, w, maxExplained)
 		}
 		return choice, nil, place.Refusals(lines, need)
 	}
+	if !why && v.kept.mayKeep(now) {
+		keep, lines = true, v.fleet.Explain(q, op, w, maxExplained)
+	}
 	p := &pending{node: choice.Node, pool: choice.Pool, cost: choice.Cost}
 	if keep {
 		p.why = &api.Explanation{
-			At: now.UTC(), Policy: need.Policy, Nodes: v.fleet.Len(), Candidates: lines,
+			At: now.UTC(), Policy: need.Policy, Nodes: v.fleet.Len(), Candidates: lines, WaitedS: waited.Seconds(),
 			Request: api.PlacementAsk{App: need.App, Region: need.Region, Screen: need.Screen, Codecs: need.Codecs,
 				Client: need.Client, Network: geo.NetworkOf(need.Network), Probes: need.Probes, Encoder: need.Encoder},
 		}

@@ -61,7 +61,7 @@ func (b *appBody) UnmarshalJSON(text []byte) error {
 	}
 	if b.app.Placement != nil {
 		if why := strict(only.Placement, &api.PlacementPolicy{}); why != "" {
-			return api.Invalidf("placement", "%s: it has max_round_trip_ms, relax_ms_per_s, relax_to_ms, order, min_fps, regions, labels and preferred_within_ms", why)
+			return api.Invalidf("placement", "%s: it has max_round_trip_ms, relax_ms_per_s, relax_to_ms, order, min_fps, lower_preset, software, regions, labels and preferred_within_ms", why)
 		}
 	}
 	if why := strict(text, &api.App{}); why != "" {

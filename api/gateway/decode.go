@@ -107,7 +107,7 @@ func createRequest(b api.CreateBody) (api.CreateRequest, error) {
 		if len(r.Codecs) > len(api.Codecs()) {
 			return r, api.Invalidf("perigee.codecs", "at most %d codecs, got %d", len(api.Codecs()), len(r.Codecs))
 		}
-		r.IdempotencyKey = b.Perigee.IdempotencyKey
+		r.IdempotencyKey, r.WaitS = b.Perigee.IdempotencyKey, b.Perigee.WaitS
 		if r.Probes, err = measured(b.Perigee.Probes); err != nil {
 			return r, err
 		}

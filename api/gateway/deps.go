@@ -68,6 +68,8 @@ type Cluster interface {
 	Regions(ctx context.Context) ([]string, error)
 	// CheckTicket checks a websocket's ticket and finds the session's node.
 	CheckTicket(ctx context.Context, ticket string) (api.Ticket, api.Session, error)
+	// Relays lists the STUN and TURN servers of a session's node.
+	Relays(s api.Session) []api.ICEServer
 }
 
 // Signals carries signalling frames between a websocket and a session's stream

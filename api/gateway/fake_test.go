@@ -355,6 +355,13 @@ func (f *fake) CheckTicket(_ context.Context, text string) (api.Ticket, api.Sess
 	return t, s, nil
 }
 
+func (f *fake) Relays(s api.Session) []api.ICEServer {
+	if s.Node == "" {
+		return nil
+	}
+	return []api.ICEServer{{URLs: []string{"turn:" + string(s.Node)}, Username: "u", Password: "p"}}
+}
+
 func (f *fake) Locate(address string) api.Location {
 	f.mu.Lock()
 	defer f.mu.Unlock()

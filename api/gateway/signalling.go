@@ -22,10 +22,12 @@ type pump struct {
 	open     func(context.Context) (SignalLink, error)
 	discover bool          // answer discover here
 	hold     time.Duration // for the first frame of the other side; 0 = for ever
+	placed   chan struct{} // closed when a waiting session has its place; nil = it has
 
 	out      *queue        // from the client, until the link takes it
 	answered chan struct{} // closed at the first frame of the other side
 	once     sync.Once
+	seated   sync.Once
 	end      chan ending // the first reason to end
 }
 
@@ -63,6 +65,7 @@ func (p *pump) run() {
 	cancel()
 	p.k.finish(e)
 	done.Wait()
+	p.leaveQueue(e)
 }
 
 // over keeps the first ending.
@@ -176,12 +179,12 @@ func linkEnding(ctx context.Context, err error) ending {
 func (p *pump) watch(ctx context.Context) ending {
 	every := p.s.timing.watch
 	var late <-chan time.Time
-	if p.hold > 0 {
-		t := time.NewTimer(p.hold)
-		defer t.Stop()
-		late = t.C
+	hold := time.NewTimer(p.hold)
+	defer hold.Stop()
+	if p.hold > 0 && p.placed == nil {
+		late = hold.C
 	}
-	answered := p.answered
+	answered, placed := p.answered, p.placed
 	tick := time.NewTicker(every)
 	defer tick.Stop()
 	for {
@@ -190,6 +193,10 @@ func (p *pump) watch(ctx context.Context) ending {
 			return ending{}
 		case <-late:
 			return ending{websocket.StatusTryAgainLater, "the stream did not answer in time"}
+		case <-placed: // the wait in the queue does not count
+			placed = nil
+			hold.Reset(p.hold)
+			late = hold.C
 		case <-answered:
 			answered, late = nil, nil
 			tick.Reset(p.s.timing.settled)

@@ -26,6 +26,15 @@ func (s *Server) slave(c *gin.Context) {
 		p.open = func(context.Context) (SignalLink, error) { return s.hub.attach(sess.ID, api.RoleControl) }
 	} else {
 		p.open = func(ctx context.Context) (SignalLink, error) { return s.cfg.Signals.OpenSignal(ctx, sess, ticket) }
+		if sess.Queue != nil {
+			p.placed = make(chan struct{})
+			p.open = func(ctx context.Context) (SignalLink, error) {
+				if err := p.wait(ctx, &sess); err != nil {
+					return nil, err
+				}
+				return s.cfg.Signals.OpenSignal(ctx, sess, ticket)
+			}
+		}
 	}
 	s.carry(c, p)
 }

@@ -23,6 +23,7 @@ func detail(s *api.Session, g api.Grant) api.SessionDetail {
 		Node: s.Node, Region: s.Region, Rank: s.Placement.Rank, Generation: s.Generation,
 		DistanceKM: known(s.Placement.DistanceKM), EstimateMS: known(s.Placement.EstimateMS),
 		Codec: s.Codec, Pool: s.Pool, AppVersion: s.AppVersion, Screen: s.Screen,
+		ExtraMS: s.Placement.ExtraMS, Step: s.Placement.Step, Preset: s.Preset, Queue: s.Queue,
 		Reason: s.Reason, Connected: s.Connected, CreatedAt: s.CreatedAt, EndedAt: s.EndedAt,
 	}
 	if g.Can(api.RightAdmin) {
@@ -89,6 +90,8 @@ func reasonText(r api.Reason) string {
 		return "the stream failed"
 	case api.ReasonSuperseded:
 		return "the session went on elsewhere"
+	case api.ReasonNoCapacity:
+		return "no room came while the session could wait"
 	default:
 		return string(r)
 	}

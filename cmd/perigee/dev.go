@@ -87,7 +87,8 @@ func (d *dev) run(ctx context.Context) error {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- control.Run(schedCtx, control.Config{
-			Data: filepath.Join(d.data, "scheduler"), Listen: d.listen,
+			QueueLength: 1000,
+			Data:        filepath.Join(d.data, "scheduler"), Listen: d.listen,
 			NATSListen: "127.0.0.1:0", GossipListen: "127.0.0.1:0", Region: "local",
 			Heartbeat: time.Second, Lease: 6 * time.Second, Version: version(), Log: d.log,
 			Ready: func(r control.Runtime) { ready <- r },

@@ -7,6 +7,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -63,6 +64,7 @@ type createFlags struct {
 	extra     string
 	extras    api.RequestExtras
 	place     string
+	wait      time.Duration
 }
 
 func sessionCreate(o *options) *cobra.Command {
@@ -86,9 +88,14 @@ func sessionCreate(o *options) *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if a.Perigee.Queue != nil {
+				if err := waitForRoom(cmd, c, &a); err != nil {
+					return err
+				}
+			}
 			return o.show(cmd, a, func(w io.Writer) error {
 				return fields(w, "session", string(a.ID), "status", string(a.Status), "region", a.Region, "node", string(a.Perigee.Node),
-					"distance", km(a.Perigee.DistanceKM), "codec", string(a.Perigee.Codec), "url", a.URL)
+					"distance", km(a.Perigee.DistanceKM), "nearest", nearest(a.Perigee), "codec", string(a.Perigee.Codec), "step", a.Perigee.Step, "url", a.URL)
 			})
 		},
 	}
@@ -104,6 +111,7 @@ func sessionCreate(o *options) *cobra.Command {
 	fl.StringVar(&f.extras.ClientAddress, "client-address", "", "address of the user, to place near")
 	fl.StringVar(&f.place, "location", "", "place of the user instead, LATITUDE,LONGITUDE in degrees")
 	fl.StringVar(&f.extras.IdempotencyKey, "idempotency-key", "", "key that makes a repeated create answer the same session")
+	fl.DurationVar(&f.wait, "wait", 0, "how long to wait in the queue when no node has room, like 5m (default: do not wait)")
 	f.screen.add(cmd)
 	return cmd
 }
@@ -130,6 +138,10 @@ func (f *createFlags) request(cmd *cobra.Command) (api.CreateBody, error) {
 		}
 		f.extras.Location = loc
 	}
+	if f.wait < 0 || f.wait > api.MaxWaitS*time.Second {
+		return b, usagef("--wait must be up to %s, got %s", api.MaxWaitS*time.Second, f.wait)
+	}
+	f.extras.WaitS = int((f.wait + time.Second - 1) / time.Second)
 	b.Perigee = &f.extras
 	return b, nil
 }
@@ -213,7 +225,7 @@ func sessionShow(o *options) *cobra.Command {
 				}
 				return fields(w, "session", string(s.ID), "app", fmt.Sprintf("%s version %d", s.App, p.AppVersion),
 					"status", string(s.Status), "message", s.StatusMessage, "account", p.Account, "region", s.Region,
-					"node", string(p.Node), "distance", km(p.DistanceKM), "rank", strconv.Itoa(p.Rank),
+					"queue", queueText(p.Queue), "node", string(p.Node), "distance", km(p.DistanceKM), "rank", nearest(p), "step", p.Step,
 					"generation", strconv.FormatUint(uint64(p.Generation), 10), "codec", string(p.Codec), "encoder", string(p.Pool),
 					"screen", fmt.Sprintf("%dx%d@%d", p.Screen.Width, p.Screen.Height, p.Screen.FPS), "joinable", yes(s.Joinable),
 					"viewer", yes(p.Connected), "created", when(p.CreatedAt), "ended", ended)

@@ -18,16 +18,11 @@ func (f *Fleet) Explain(q *Query, o Operator, w Watch, limit int) []api.Explaine
 	f.ready()
 	var s search
 	s.begin(f, q, o, w)
-	for fps := q.Need.Screen.FPS; ; {
-		s.price(fps)
+	for _, st := range ladder(nil, q.Need.Screen.FPS, q.Policy) {
+		s.price(st)
 		if s.run() != nil {
 			break
 		}
-		lower := lowerFPS(fps, q.Policy)
-		if lower == 0 {
-			break
-		}
-		fps = lower
 	}
 	var taken, refused []api.ExplainedCandidate
 	able := s.group[:0:0]
@@ -202,22 +197,38 @@ func (s *search) unfit(h *host) *api.Refusal {
 	if h.node != nil {
 		live, _ = s.watch.Headroom(h.node)
 	}
+	tried := s.step.pools
+	if tried == software {
+		tried = allPools // hardware was, at the steps before
+	}
 	var first *api.Refusal
+	// What passes says more than what never will.
+	say := func(code api.RefusalCode, format string, args ...any) {
+		passes := func(c api.RefusalCode) bool { return c != api.RefusedSize && c != api.RefusedCodec }
+		if first == nil || passes(code) && !passes(first.Code) {
+			first = h.refusal(code, fmt.Sprintf(format, args...))
+		}
+	}
 	for _, codec := range s.wanted[:s.codecs] {
 		for k := range h.pools {
 			p := &h.pools[k]
-			cost := s.costs[k][codec]
-			if p.codecs&(1<<codec) == 0 || cost == 0 { // no room is too little for an encoder that may not be used
+			if p.codecs&(1<<codec) == 0 || tried&(1<<k) == 0 || s.costs[k][codec] == 0 { // no room is too little for an encoder that may not be used
 				continue
+			}
+			cost := s.cost(k, codec, p)
+			if cost == 0 {
+				cost = s.costs[k][codec] // it does not offer the preset
 			}
 			taken, running := p.used+p.held, p.running+p.soon
 			switch free := p.capacity - min(taken, p.capacity); {
+			case cost+s.trunk(p) > p.capacity:
+				say(api.RefusedSize, "pool %s carries %d macroblocks/s in all, %d are needed", poolOrder[k], p.capacity-s.trunk(p), cost)
 			case p.limit > 0 && running >= p.limit:
-				first = cmp.Or(first, h.refusal(api.RefusedSessions, fmt.Sprintf("pool %s runs %d of %d encoder sessions", poolOrder[k], running, p.limit)))
+				say(api.RefusedSessions, "pool %s runs %d of %d encoder sessions", poolOrder[k], running, p.limit)
 			case free < cost:
-				first = cmp.Or(first, h.refusal(api.RefusedEncoder, fmt.Sprintf("pool %s has %d of %d macroblocks/s free, %d are needed", poolOrder[k], free, p.capacity, cost)))
+				say(api.RefusedEncoder, "pool %s has %d of %d macroblocks/s free, %d are needed", poolOrder[k], free, p.capacity, cost)
 			case !s.room(p, cost):
-				first = cmp.Or(first, h.refusal(api.RefusedEncoder, fmt.Sprintf("pool %s has %d of %d macroblocks/s free, %d of them kept for joins, %d are needed", poolOrder[k], free, p.capacity, s.trunk(p), cost)))
+				say(api.RefusedEncoder, "pool %s has %d of %d macroblocks/s free, %d of them kept for joins, %d are needed", poolOrder[k], free, p.capacity, s.trunk(p), cost)
 			default:
 				m, _ := foreignLoad(&live, poolOrder[k], cost, free)
 				why := "something else uses the node"
@@ -232,7 +243,11 @@ func (s *search) unfit(h *host) *api.Refusal {
 		first = h.refusal(api.RefusedEncoder, fmt.Sprintf("none of its pools encodes %v with an encoder of kind %s", s.need.Codecs, s.need.Encoder))
 	}
 	if first == nil {
-		first = h.refusal(api.RefusedCodec, fmt.Sprintf("none of its pools encodes %v", s.need.Codecs))
+		which := "pools"
+		if tried == hardware {
+			which = "pools of hardware"
+		}
+		first = h.refusal(api.RefusedCodec, fmt.Sprintf("none of its %s encodes %v", which, s.need.Codecs))
 	}
 	return first
 }
@@ -254,7 +269,8 @@ func (s *search) line(c *candidate, refusal *api.Refusal) api.ExplainedCandidate
 		}
 	}
 	if refusal == nil {
-		l.Pool, l.Codec, l.FPS, l.Cost, l.FreeShare = poolOrder[c.pool], codecOrder[c.codec], s.fps, c.cost, c.share
+		l.Pool, l.Codec, l.FPS, l.Cost, l.FreeShare = poolOrder[c.pool], codecOrder[c.codec], s.step.fps, c.cost, c.share
+		l.Step, l.Preset = s.step.name, s.step.preset
 	}
 	return l
 }
@@ -265,6 +281,15 @@ func (p *pool) record(name api.Pool) api.PoolRecord {
 	for i, c := range codecOrder {
 		if p.codecs&(1<<i) != 0 {
 			r.Codecs = append(r.Codecs, c)
+		}
+	}
+	if p.factors != nil {
+		for preset, list := range p.factors {
+			for i, v := range list {
+				if v > 0 {
+					r.Factors = append(r.Factors, api.CostFactor{Codec: codecOrder[i], Preset: []api.Preset{api.PresetDefault, api.PresetFast}[preset], Thousandths: v})
+				}
+			}
 		}
 	}
 	return r

@@ -26,6 +26,8 @@ type Fleet struct {
 	indexed int
 	left    []geo.Vector // where hosts of the index were that left or moved since
 	adrift  *geo.Room    // hosts of unknown place, all as if at one
+	// cheapest is the least cost factor that any node has had, in thousandths.
+	cheapest uint64
 }
 
 // host is one node, flat: what a search reads lies together.
@@ -49,6 +51,18 @@ type pool struct {
 	limit, running, soon int    // encoder sessions; limit 0 = none
 	codecs               uint8  // a bit for each of api.Codecs
 	there                bool
+	factors              *factors // nil = what api.Cost says
+}
+
+// factors are what a macroblock costs, in thousandths, by preset and codec; 0 =
+// what api.Cost says, or that the preset is not offered.
+type factors [2][len(codecOrder)]uint32
+
+func presetBit(p api.Preset) int {
+	if p == api.PresetFast {
+		return 1
+	}
+	return 0
 }
 
 // poolOrder is the order in which pools are tried: hardware before software.
@@ -57,7 +71,7 @@ var poolOrder = [...]api.Pool{api.PoolNVENC, api.PoolVAAPI, api.PoolCPU}
 // NewFleet makes an empty fleet.
 func NewFleet() *Fleet {
 	none := geo.NewIndex(nil)
-	return &Fleet{byID: map[api.NodeID]int32{}, sites: map[uint64]api.NodeID{}, index: none, room: geo.NewRoom(none, 0), adrift: geo.NewRoom(none, 0)}
+	return &Fleet{byID: map[api.NodeID]int32{}, sites: map[uint64]api.NodeID{}, index: none, room: geo.NewRoom(none, 0), adrift: geo.NewRoom(none, 0), cheapest: 1000}
 }
 
 // Len is how many nodes there are.
@@ -89,6 +103,16 @@ func poolOf(c api.Capacity, used uint64, running int) pool {
 	p := pool{capacity: c.Macroblocks, used: used, limit: c.Sessions, running: running, there: true}
 	for _, codec := range c.Codecs {
 		p.codecs |= codecBit(codec)
+	}
+	for _, f := range c.Factors {
+		for i, name := range codecOrder {
+			if f.Codec == name {
+				if p.factors == nil {
+					p.factors = &factors{}
+				}
+				p.factors[presetBit(f.Preset)][i] = f.Thousandths
+			}
+		}
 	}
 	return p
 }
@@ -152,6 +176,22 @@ func (f *Fleet) remove(id api.NodeID) {
 // put adds a host or changes it in place; one that moved gets a new place.
 func (f *Fleet) put(h host) {
 	h.marks, h.site = marksOf(h.region, h.labels), siteOf(h.region, h.place)
+	for k := range h.pools {
+		p := &h.pools[k]
+		if p.there && hardware&(1<<k) != 0 {
+			h.marks |= hardwareMark()
+		}
+		if p.factors == nil {
+			continue
+		}
+		for _, list := range p.factors {
+			for _, v := range list {
+				if v > 0 {
+					f.cheapest = min(f.cheapest, uint64(v))
+				}
+			}
+		}
+	}
 	if i, ok := f.byID[h.id]; ok {
 		old := &f.hosts[i]
 		for k := range h.pools {
@@ -270,6 +310,9 @@ func marksOf(region string, labels map[string]string) uint64 {
 	}
 	return m
 }
+
+// hardwareMark is borne by nodes with an encoder in hardware.
+func hardwareMark() uint64 { return markOf("perigee/encoder", "hardware") }
 
 func markOf(key, value string) uint64 { return 1 << (hashOf(key, "=", value) >> 58) }
 

@@ -40,7 +40,8 @@ type Choice struct {
 	Region    string
 	Pool      api.Pool
 	Codec     api.Codec
-	FPS       int    // the wanted frame rate, or what the policy's ladder came down to
+	FPS       int // the wanted frame rate, or what the policy's ladder came down to
+	Preset    api.Preset
 	Cost      uint64 // macroblocks per second
 	Placement api.Placement
 }
@@ -68,23 +69,14 @@ func (f *Fleet) Place(q *Query, o Operator, w Watch) (Choice, bool) {
 	f.ready()
 	var s search
 	s.begin(f, q, o, w)
-	for fps := q.Need.Screen.FPS; ; {
-		s.price(fps)
+	var room [maxSteps]step
+	for _, st := range ladder(room[:0], q.Need.Screen.FPS, q.Policy) {
+		s.price(st)
 		if best := s.run(); best != nil {
 			return s.choice(best), true
 		}
-		if fps = lowerFPS(fps, q.Policy); fps == 0 {
-			return Choice{}, false
-		}
 	}
-}
-
-// lowerFPS is the ladder's next step; 0 when there is none.
-func lowerFPS(fps int, p *api.PlacementPolicy) int {
-	if p == nil || p.MinFPS == 0 || fps <= p.MinFPS {
-		return 0
-	}
-	return max(fps/2, p.MinFPS)
+	return Choice{}, false
 }
 
 // search is one placement under way. It stands on the caller's stack.
@@ -101,7 +93,8 @@ type search struct {
 	marks   uint64
 	ceiling float64 // ms; 0 = none
 
-	fps    int
+	step   step
+	still  uint64 // marks, without what the step wants
 	costs  [len(poolOrder)][len(codecOrder)]uint64
 	least  uint64
 	wanted [len(codecOrder)]uint8 // indexes into codecOrder, preferred first
@@ -136,6 +129,9 @@ type candidate struct {
 
 func (s *search) begin(f *Fleet, q *Query, o Operator, w Watch) {
 	s.f, s.need, s.policy, s.op, s.watch = f, &q.Need, q.Policy, o, w
+	if q.Need.Trunk {
+		s.op.Trunk = 0
+	}
 	s.client = geo.VectorOf(q.Need.Client)
 	s.learn(q)
 	if q.Need.Region != "" {
@@ -150,6 +146,7 @@ func (s *search) begin(f *Fleet, q *Query, o Operator, w Watch) {
 		}
 		s.ceiling = ceilingOf(p, q.Waited)
 	}
+	s.still = s.marks
 	for _, c := range q.Need.Codecs {
 		for i, name := range codecOrder {
 			if c == name && s.codecs < len(s.wanted) {
@@ -169,19 +166,26 @@ func ceilingOf(p *api.PlacementPolicy, waited time.Duration) float64 {
 	return c
 }
 
-// price works out what the session costs on each pool at a frame rate.
-func (s *search) price(fps int) {
-	s.fps, s.least, s.n = fps, ^uint64(0), 0
+// price works out what the session costs on each pool at a step of the ladder.
+func (s *search) price(st step) {
+	s.step, s.least, s.n = st, ^uint64(0), 0
+	if s.marks = s.still; st.pools == hardware {
+		s.marks |= hardwareMark()
+	}
 	screen := s.need.Screen
-	screen.FPS = fps
+	screen.FPS = st.fps
 	for p, name := range poolOrder {
 		if !s.need.Encoder.Allows(name) {
 			continue // a cost of 0 fits nowhere
 		}
 		for _, c := range s.wanted[:s.codecs] {
 			cost := api.Cost(name, codecOrder[c], screen)
-			s.costs[p][c], s.least = cost, min(s.least, cost)
+			s.costs[p][c] = cost
+			s.least = min(s.least, cost)
 		}
+	}
+	if s.f.cheapest < 1000 {
+		s.least = min(s.least, api.Scaled(api.Macroblocks(screen.Width, screen.Height, screen.FPS), s.f.cheapest))
 	}
 }
 

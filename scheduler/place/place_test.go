@@ -138,6 +138,12 @@ func (w *world) node(f []string) {
 				later = append(later, &state.Create{ID: api.SessionID(fmt.Sprint(n.ID, pool, i)), Generation: 1, App: "xterm", AppVersion: 1,
 					Node: n.ID, Pool: pool, Codec: api.H264, Reserved: streamCost(pool)})
 			}
+		case "fast": // what the cheaper preset costs on each of the node's pools
+			for i := range n.Pools {
+				for _, c := range n.Pools[i].Codecs {
+					n.Pools[i].Factors = append(n.Pools[i].Factors, api.CostFactor{Codec: c, Preset: api.PresetFast, Thousandths: uint32(number(w.t, value))})
+				}
+			}
 		case "pending":
 			pool, mbs := w.share(value)
 			held[pool] = mbs
@@ -249,7 +255,7 @@ func (w *world) place(f []string) string {
 	choice, ok := w.fleet.Place(q, w.op, w.watch)
 	refusals := Refusals(lines, need)
 	switch {
-	case ok && (choice.Node != lines[0].Node || lines[0].Rank != 1 || choice.Pool != lines[0].Pool || choice.Cost != lines[0].Cost || choice.FPS != lines[0].FPS):
+	case ok && (choice.Node != lines[0].Node || lines[0].Rank != 1 || choice.Pool != lines[0].Pool || choice.Cost != lines[0].Cost || choice.FPS != lines[0].FPS || choice.Preset != lines[0].Preset || choice.Placement.Step != lines[0].Step):
 		w.t.Errorf("%v: placed on %+v, the table's first is %+v", f, choice, lines[0])
 	case !ok && len(refusals) != max(w.fleet.Len(), 1):
 		w.t.Errorf("%v: %d refusals of %d candidates", f, len(refusals), w.fleet.Len())
@@ -259,7 +265,14 @@ func (w *world) place(f []string) string {
 	}
 	text := Table(lines)
 	if ok {
-		text += fmt.Sprintf("placed on %s, rank %d by %s\n", choice.Node, choice.Placement.Rank, choice.Placement.Source)
+		text += fmt.Sprintf("placed on %s, rank %d by %s", choice.Node, choice.Placement.Rank, choice.Placement.Source)
+		if choice.Placement.ExtraMS > 0 {
+			text += fmt.Sprintf(", %.1f ms more than the best", choice.Placement.ExtraMS)
+		}
+		if choice.Placement.Step != "" {
+			text += ", by the step " + choice.Placement.Step
+		}
+		text += "\n"
 	}
 	return text
 }

@@ -197,8 +197,8 @@ func (s *search) fit(h *host, c *candidate) bool {
 	for _, codec := range s.wanted[:s.codecs] {
 		for k := range h.pools {
 			p := &h.pools[k]
-			cost := s.costs[k][codec]
-			if p.codecs&(1<<codec) == 0 || !s.room(p, cost) {
+			cost := s.cost(k, codec, p)
+			if s.step.pools&(1<<k) == 0 || p.codecs&(1<<codec) == 0 || !s.room(p, cost) {
 				continue
 			}
 			if !asked {
@@ -219,6 +219,30 @@ func (s *search) fit(h *host, c *candidate) bool {
 		}
 	}
 	return false
+}
+
+// cost is what the session takes of a pool at the present step; 0 when the node
+// does not offer the preset.
+func (s *search) cost(k int, codec uint8, p *pool) uint64 {
+	if s.costs[k][codec] == 0 {
+		return 0 // an encoder that may not be used
+	}
+	if p.factors == nil {
+		if s.step.preset != api.PresetDefault {
+			return 0
+		}
+		return s.costs[k][codec]
+	}
+	f := p.factors[presetBit(s.step.preset)][codec]
+	if f == 0 {
+		if s.step.preset != api.PresetDefault {
+			return 0
+		}
+		return s.costs[k][codec]
+	}
+	screen := s.need.Screen
+	screen.FPS = s.step.fps
+	return api.Scaled(api.Macroblocks(screen.Width, screen.Height, screen.FPS), uint64(f))
 }
 
 // room says whether a pool may take a new session: the trunk share is left over.
@@ -243,12 +267,48 @@ func foreignLoad(h *api.Headroom, p api.Pool, cost, free uint64) (uint64, bool) 
 // choice is what the session gets.
 func (s *search) choice(c *candidate) Choice {
 	h := &s.f.hosts[c.host]
+	rank, extra := s.rank(c), 0.0
+	if rank > 1 {
+		extra = s.extra(c)
+	}
 	return Choice{
-		Node: h.id, Region: h.region, Pool: poolOrder[c.pool], Codec: codecOrder[c.codec], FPS: s.fps, Cost: c.cost,
+		Node: h.id, Region: h.region, Pool: poolOrder[c.pool], Codec: codecOrder[c.codec], FPS: s.step.fps, Preset: s.step.preset, Cost: c.cost,
 		Placement: api.Placement{
-			Rank: s.rank(c), DistanceKM: c.km, EstimateMS: c.estimate.ms, ErrorMS: c.estimate.err, Source: c.estimate.source.String(),
+			Rank: rank, Step: s.step.name, ExtraMS: extra, DistanceKM: c.km, EstimateMS: c.estimate.ms, ErrorMS: c.estimate.err, Source: c.estimate.source.String(),
 		},
 	}
+}
+
+// extra is how much longer the round trip is than to the best node there is,
+// with room or not.
+func (s *search) extra(c *candidate) float64 {
+	if c.estimate.ms < 0 {
+		return 0
+	}
+	best := c.estimate.ms
+	for k := range s.known[:s.measure] {
+		best = min(best, s.known[k].ms)
+	}
+	if s.client.Known() {
+		least := math.Inf(1) // km
+		s.f.index.Nearest(s.client, func(i int, km float64) bool {
+			if s.f.hosts[i].flags.gone || s.measured(int32(i)) || s.shares(s.f.hosts[i].site, s.measure) {
+				return true
+			}
+			least = km
+			return false
+		})
+		for i := s.f.indexed; i < len(s.f.hosts); i++ {
+			if km := s.km(int32(i)); km >= 0 && !s.f.hosts[i].flags.gone && !s.measured(int32(i)) {
+				least = min(least, km)
+			}
+		}
+		if !math.IsInf(least, 1) {
+			ms, _ := geo.Estimate(least, 0)
+			best = min(best, ms+s.offset)
+		}
+	}
+	return c.estimate.ms - best
 }
 
 // rank counts the nodes that are clearly nearer, with room or not: 1 means that

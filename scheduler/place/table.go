@@ -31,7 +31,7 @@ func Table(lines []api.ExplainedCandidate) string {
 		if l.Samples > 0 {
 			why = fmt.Sprintf("%s of %d samples", why, l.Samples)
 		}
-		row(fmt.Sprint(l.Rank), string(l.Node), l.Region, km, trip, score, string(l.Pool), fmt.Sprintf("%s@%d", l.Codec, l.FPS),
+		row(fmt.Sprint(l.Rank), string(l.Node), l.Region, km, trip, score, string(l.Pool), strings.TrimSpace(fmt.Sprintf("%s@%d %s", l.Codec, l.FPS, l.Preset)),
 			fmt.Sprint(l.Cost), fmt.Sprintf("%.0f%%", 100*l.FreeShare), why)
 	}
 	_ = w.Flush() // into memory: cannot fail

@@ -233,10 +233,19 @@ func (m *Join) apply(t *tx) Result {
 	return t.sessionResult(s)
 }
 
+// cost is what a stream takes of a node's pool. Entries of version 1 did not
+// know what nodes certify.
+func (t *tx) cost(n *Node, p api.Pool, codec api.Codec, preset api.Preset, s api.Screen) uint64 {
+	if c, ok := n.Capacity(p); ok && t.EntryVersion() >= 2 {
+		return c.Cost(codec, preset, s)
+	}
+	return api.Cost(p, codec, s)
+}
+
 // resize reserves for another size in place of the present one.
 func (t *tx) resize(s *Session, to api.Screen) error {
 	if n, ok := t.edit(s.Node); ok {
-		cost := api.Cost(s.Pool, s.Codec, to)
+		cost := t.cost(n, s.Pool, s.Codec, s.Preset, to)
 		n.free(s.Pool, s.Reserved)
 		if r, fits := n.Fits(s.Pool, s.Codec, cost, 0, 0); !fits && cost > s.Reserved {
 			n.take(s.Pool, s.Reserved)
@@ -314,7 +323,7 @@ func (t *tx) move(s *Session, m *Report) {
 		return
 	}
 	n.free(s.Pool, s.Reserved)
-	s.Pool, s.Codec, s.Reserved = pool, codec, api.Cost(pool, codec, s.Screen)
+	s.Pool, s.Codec, s.Reserved = pool, codec, t.cost(n, pool, codec, s.Preset, s.Screen)
 	n.take(s.Pool, s.Reserved)
 }
 

@@ -37,6 +37,7 @@ type gateway struct {
 	probes   []map[string]any // answered to GET /1.0/probes
 	socket   func(c *websocket.Conn) bool
 	wsClosed bool
+	queue    map[string]any // in the answer to a create; nil = it has a node
 }
 
 type refusal struct {
@@ -144,7 +145,7 @@ func (g *gateway) admission() map[string]any {
 		"id": sessionID, "region": "eu-north", "status": "created", "joinable": true,
 		"url":          strings.Replace(g.URL, "http", "ws", 1) + "/1.0/session/" + sessionID + "/sockets/slave?token=ticket",
 		"stun_servers": []any{},
-		"perigee":      map[string]any{"node": "4hcskqzm0aeh1t2b", "region": "eu-north", "rank": 1, "distance_km": 41.6, "estimate_ms": 3.1},
+		"perigee":      map[string]any{"node": "4hcskqzm0aeh1t2b", "region": "eu-north", "rank": 1, "distance_km": 41.6, "estimate_ms": 3.1, "queue": g.queue},
 	}
 }
 

@@ -75,7 +75,7 @@ func live(t *testing.T, g *gateway, p *tab) {
 			t.Errorf("a screen reader was not told %q: %s", want, told)
 		}
 	}
-	want := map[string]any{"app": "demo", "region": "", "joinable": false, "extra_data": nil,
+	want := map[string]any{"app": "demo", "region": "", "joinable": false, "extra_data": nil, "perigee": map[string]any{"wait_s": 600.0},
 		"screen": map[string]any{"width": 1280.0, "height": 720.0, "fps": 60.0, "density": 240.0}}
 	if !reflect.DeepEqual(g.creates, []map[string]any{want}) {
 		t.Errorf("the create was %v, want %v", g.creates, want)
@@ -290,7 +290,7 @@ func settingsFromURL(t *testing.T, g *gateway, p *tab) {
 	if !reflect.DeepEqual(c["screen"], want) || c["joinable"] != true {
 		t.Errorf("the create was %v", c)
 	}
-	if !reflect.DeepEqual(c["perigee"], map[string]any{"codecs": []any{"VP8"}}) {
+	if !reflect.DeepEqual(c["perigee"], map[string]any{"codecs": []any{"VP8"}, "wait_s": 600.0}) {
 		t.Errorf("the codec was asked for by %v", c["perigee"])
 	}
 }

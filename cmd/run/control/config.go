@@ -29,8 +29,11 @@ type Config struct {
 	MaxRequests    int      // requests a second over all clients; 0 = no limit
 	Region         string   // region where clients of unknown place go first
 	TrunkPercent   float64  // share of each node kept for joins and reconnects
-	MMDB           string   // City-schema MaxMind database; "" = none
-	Networks       string   // the operator's own table of networks; "" = none
+	QueueLength    int      // sessions that may wait for room; 0 = none
+	QueueAccount   int      // of one account; 0 = a quarter
+	QueueWait      time.Duration
+	MMDB           string // City-schema MaxMind database; "" = none
+	Networks       string // the operator's own table of networks; "" = none
 	Heartbeat      time.Duration
 	Lease          time.Duration
 	// Other replicas; all are "" or nil for the only one.
@@ -89,6 +92,9 @@ func (c Config) check() (Config, error) {
 	}
 	if !(c.TrunkPercent >= 0 && c.TrunkPercent <= 50) { // a NaN is neither
 		return c, api.Invalidf("--trunk-percent", "must be 0 to 50, got %v", c.TrunkPercent)
+	}
+	if c.QueueLength < 0 || c.QueueAccount < 0 {
+		return c, api.Invalidf("--queue-length", "and --queue-account must be 0 or more, got %d and %d", c.QueueLength, c.QueueAccount)
 	}
 	if c.Heartbeat <= 0 || c.Lease < 2*c.Heartbeat {
 		return c, api.Invalidf("--lease", "must be at least twice --heartbeat, or one late heartbeat loses a node")

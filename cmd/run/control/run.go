@@ -71,6 +71,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if certs != nil {
 		sc.Certificates = certs
 	}
+	if sc.QueueLength, sc.QueueAccount, sc.QueueWait = cfg.QueueLength, cfg.QueueAccount, cfg.QueueWait; cfg.QueueLength == 0 {
+		sc.QueueLength = -1 // where 0 is the scheduler's own default
+	}
 	sched, err := scheduler.New(sc)
 	if err != nil {
 		return err

@@ -1,5 +1,5 @@
 // The player: token, choice, play, stream, end.
-import { AppInfo, Gateway, PerigeeStream, probe, Probes, State, StreamError } from "../sdk/index";
+import { AppInfo, Gateway, PerigeeStream, probe, Probes, QueuePlace, State, StreamError } from "../sdk/index";
 import { byId, dress, make, say, show } from "./dom";
 import { explain, problem } from "./explain";
 import { address, forget, read, remember, Settings, Wish } from "./place";
@@ -14,12 +14,14 @@ declare global {
 
 const stateTexts: Partial<Record<State, string>> = {
   placing: "Placing: finding the nearest machine with room.",
+  queued: "Waiting: every machine is busy, you are in the queue.",
   starting: "Starting: the machine prepares the application.",
   connecting: "Connecting: opening the stream.",
   live: "Live. Your keyboard drives the application; Control, Alt and Shift together give it back.",
 };
 const remeasure = 5 * 60_000;
-const steps: State[] = ["placing", "starting", "connecting"];
+const steps: State[] = ["placing", "queued", "starting", "connecting"];
+const patience = 10 * 60; // seconds that the player waits for room
 
 class Player {
   private wish: Wish = read();
@@ -168,6 +170,8 @@ class Player {
         codecs,
         probes: this.probes,
         joinable: this.wish.joinable,
+        waitSeconds: patience,
+        onQueue: (q) => this.queue(q),
         iceTransportPolicy: this.wish.relay ? "relay" : "all",
         onState: (s) => this.state(s, name),
         onStats: (s) => this.stage.stats(s),
@@ -185,6 +189,13 @@ class Player {
     await stream.connect().catch(() => undefined); // the state "ended" shows why
   }
 
+  private queue(q: QueuePlace): void {
+    const when = q.etaS === 0 ? "" : q.etaS < 90 ? `, in about ${q.etaS} seconds` : `, in about ${Math.round(q.etaS / 60)} minutes`;
+    const text = (q.position === 1 ? "You are next" : `You are number ${q.position} of ${q.length}`) + when + ".";
+    byId("queue-text").textContent = text;
+    say(text);
+  }
+
   private state(s: State, name: string): void {
     const stream = window.perigee;
     if (!stream) return;
@@ -193,6 +204,7 @@ class Player {
       show("progress");
       for (const li of byId("steps").children) {
         const step = (li as HTMLElement).dataset.step as State;
+        if (step === "queued") (li as HTMLElement).hidden = stream.times.queued === undefined;
         li.className = step === s ? "now" : steps.indexOf(step) < steps.indexOf(s) ? "done" : "";
         if (step === s) li.setAttribute("aria-current", "step");
         else li.removeAttribute("aria-current");

@@ -1,4 +1,4 @@
-import { Refusal, Screen, SessionInfo, StreamError } from "./types";
+import { QueuePlace, Refusal, Screen, SessionInfo, StreamError } from "./types";
 
 const requestTimeout = 30_000;
 
@@ -107,7 +107,7 @@ export interface CreateBody {
   idle_time_min?: number;
   screen?: Screen;
   extra_data: unknown;
-  perigee?: { codecs?: string[]; probes?: { node: string; round_trip_ms: number; silent?: boolean }[] };
+  perigee?: { wait_s?: number; codecs?: string[]; probes?: { node: string; round_trip_ms: number; silent?: boolean }[] };
 }
 
 function open(text: string, status: number, want: number): Envelope {
@@ -146,11 +146,18 @@ function admission(m: any, id: string): Admission {
       node: p.node_name || p.node || "",
       distanceKm: typeof place.distance_km === "number" ? place.distance_km : -1,
       rank: typeof place.rank === "number" ? place.rank : 0,
+      queue: p.queue ? queuePlace(p.queue) : null,
     },
     socket: m.url.replace(/^http/, "ws"),
-    iceServers: m.stun_servers.map((s: { urls: string[]; username?: string; password?: string }) => ({
-      urls: s.urls,
-      ...(s.username ? { username: s.username, credential: s.password } : {}),
-    })),
+    iceServers: iceServers(m.stun_servers),
   };
+}
+
+/** queuePlace reads a place in the queue as answers and frames have it. */
+export function queuePlace(q: { position?: unknown; length?: unknown; eta_s?: unknown }): QueuePlace {
+  return { position: Number(q.position) || 1, length: Number(q.length) || 1, etaS: Number(q.eta_s) || 0 };
+}
+
+export function iceServers(list: { urls: string[]; username?: string; password?: string }[]): RTCIceServer[] {
+  return list.map((s) => ({ urls: s.urls, ...(s.username ? { username: s.username, credential: s.password } : {}) }));
 }

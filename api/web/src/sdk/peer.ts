@@ -1,5 +1,6 @@
 import { decode, encode, Frame, Signaling } from "./signaling";
-import { Codec, PerigeeOptions, StreamError } from "./types";
+import { iceServers, queuePlace } from "./gateway";
+import { Codec, PerigeeOptions, QueuePlace, StreamError } from "./types";
 
 const apiVersion = 2;
 const maxDataChannels = 5;
@@ -8,6 +9,10 @@ const maxUnsent = 128;
 const lostGrace = 10_000; // ICE may mend itself for this long
 
 export interface PeerEvents {
+  /** The session waits for room, at this place. */
+  queued(place: QueuePlace): void;
+  /** It has a node now. */
+  placed(node: string, region: string, distanceKm: number, rank: number): void;
   /** The server's offer came: the instance is there. */
   offered(): void;
   /** Media can flow; signalling is over. */
@@ -92,6 +97,16 @@ export class Peer {
         }
         this.signaling.send(this.settings());
         break;
+      case "perigee.queue":
+        this.on.queued(queuePlace(f));
+        break;
+      case "perigee.placed": {
+        // Which relays there are is known only now.
+        if (Array.isArray(f.stun_servers)) this.pc.setConfiguration({ ...this.pc.getConfiguration(), iceServers: iceServers(f.stun_servers) });
+        const p = (f.perigee ?? {}) as Record<string, unknown>;
+        this.on.placed(String(p.node ?? ""), String(p.region ?? ""), typeof p.distance_km === "number" ? p.distance_km : -1, Number(p.rank) || 0);
+        break;
+      }
       case "offer":
         this.on.offered();
         await this.answer(decode(f.sdp));

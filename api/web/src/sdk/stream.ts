@@ -5,12 +5,12 @@ import { Peer } from "./peer";
 import { Pointer } from "./pointer";
 import { fresh } from "./probe";
 import { Meter } from "./stats";
-import { Ended, PerigeeOptions, SessionInfo, State, Stats, StreamError } from "./types";
+import { Ended, PerigeeOptions, QueuePlace, SessionInfo, State, Stats, StreamError } from "./types";
 
 const signalingTimeout = 5 * 60_000; // an instance may boot for this long
 const iceTimeout = 30_000;
 const pictureTimeout = 60_000;
-const order: State[] = ["idle", "placing", "starting", "connecting", "live", "ended"];
+const order: State[] = ["idle", "placing", "queued", "starting", "connecting", "live", "ended"];
 
 /** PerigeeStream is one viewer of one session, from the request to the end. It is used once. */
 export class PerigeeStream {
@@ -78,6 +78,7 @@ export class PerigeeStream {
 
   private body(): CreateBody {
     const o = this.options;
+    const wait = Math.round(o.waitSeconds ?? 0);
     const probes = fresh(o.probes).map((p) => ({ node: p.node, round_trip_ms: p.roundTripMs, ...(p.silent ? { silent: true } : {}) }));
     return {
       app: o.app!,
@@ -87,17 +88,22 @@ export class PerigeeStream {
       ...(o.idleTimeMin === undefined ? {} : { idle_time_min: o.idleTimeMin }),
       ...(o.screen ? { screen: o.screen } : {}),
       extra_data: o.extraData ?? null,
-      ...(o.codecs?.length || probes.length ? {
-        perigee: { ...(o.codecs?.length ? { codecs: o.codecs } : {}), ...(probes.length ? { probes } : {}) },
+      ...(o.codecs?.length || probes.length || wait > 0 ? {
+        perigee: { ...(wait > 0 ? { wait_s: wait } : {}), ...(o.codecs?.length ? { codecs: o.codecs } : {}), ...(probes.length ? { probes } : {}) },
       } : {}),
     };
   }
 
   private start(a: Admission): void {
-    this.to("starting");
+    if (a.info.queue) this.wait(a.info.queue);
+    else this.starting();
     if (this.ended) return; // left in the state's own callback
-    this.limit(signalingTimeout, "The application did not start within 5 minutes.");
     this.peer = new Peer(a.socket, a.iceServers, this.options, {
+      queued: (place) => this.wait(place),
+      placed: (node, region, distanceKm, rank) => {
+        if (this.session) this.session = { ...this.session, node, region: region || this.session.region, distanceKm, rank, queue: null };
+        this.starting();
+      },
       offered: () => {
         this.to("connecting");
         this.limit(iceTimeout, "The connection to the node could not be made within 30 seconds. A firewall may block UDP.");
@@ -118,6 +124,19 @@ export class PerigeeStream {
       failed: (e) => (this.state === "live" ? void this.closedByServer(e) : this.fail(e)),
     });
     this.meter = new Meter(this.peer.pc);
+  }
+
+  /** wait shows the place in the queue; the gateway ends a wait in vain. */
+  private wait(place: QueuePlace): void {
+    if (this.session) this.session.queue = place;
+    window.clearTimeout(this.timer);
+    this.to("queued");
+    if (this.state === "queued") this.options.onQueue?.(place);
+  }
+
+  private starting(): void {
+    this.to("starting");
+    if (!this.ended) this.limit(signalingTimeout, "The application did not start within 5 minutes.");
   }
 
   private awaitPicture(): void {

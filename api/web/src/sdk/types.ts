@@ -1,7 +1,7 @@
 // The words of the SDK: states, errors, options, statistics.
 
 /** Where a stream is in its life. It only ever moves to the right. */
-export type State = "idle" | "placing" | "starting" | "connecting" | "live" | "ended";
+export type State = "idle" | "placing" | "queued" | "starting" | "connecting" | "live" | "ended";
 
 /** Video codecs by their names on the wire. */
 export type Codec = "H264" | "VP8" | "VP9" | "AV1";
@@ -12,6 +12,15 @@ export interface Screen {
   height: number;
   fps?: number;
   density?: number;
+}
+
+/** Where a session stands that waits for room. */
+export interface QueuePlace {
+  /** 1 is the next one. */
+  position: number;
+  length: number;
+  /** Estimated seconds; 0 when nothing is known. */
+  etaS: number;
 }
 
 /** One node that could not take the session, and why. */
@@ -56,6 +65,8 @@ export interface SessionInfo {
   distanceKm: number;
   /** 1 for the nearest node, 0 when unknown. */
   rank: number;
+  /** Its place in the queue when no node had room; null once it has a node. */
+  queue: QueuePlace | null;
 }
 
 /** The round trip to one node as this browser measured it; `silent`: nothing came back, it is at least that. */
@@ -116,6 +127,8 @@ export interface PerigeeOptions {
   joinable?: boolean;
   /** Minutes that a joinable session waits for a viewer. */
   idleTimeMin?: number;
+  /** Seconds to wait in the queue when no node has room; without it the stream ends with no_capacity then. */
+  waitSeconds?: number;
   extraData?: unknown;
   /** Element that receives the video and the input. One of `container` and `video` is needed. */
   container?: HTMLElement;
@@ -135,6 +148,8 @@ export interface PerigeeOptions {
   statsInterval?: number;
 
   onState?: (state: State, stream: unknown) => void;
+  /** The place in the queue, in the state "queued". */
+  onQueue?: (place: QueuePlace) => void;
   onStats?: (stats: Stats) => void;
   /** Called once, before the state becomes ended, when it ends by a fault. */
   onError?: (error: StreamError) => void;
