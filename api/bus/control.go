@@ -43,53 +43,57 @@ func (b *Conn) OnCommand(handle func(ctx context.Context, c api.Command) api.Ack
 // Report sends what the node observed to the leader; the caller sends it again
 // until it is acknowledged.
 func (b *Conn) Report(ctx context.Context, r api.Report) (api.Ack, error) {
-	var a api.Ack
+	r.Node = b.node
+	return tell[api.Ack](ctx, b, kindReport, r)
+}
+
+// Heartbeat sends the node's inventory and headroom to the schedulers.
+func (b *Conn) Heartbeat(ctx context.Context, h api.Heartbeat) (api.HeartbeatAnswer, error) {
+	h.Node = b.node
+	return tell[api.HeartbeatAnswer](ctx, b, kindHeartbeat, h)
+}
+
+// tell asks the schedulers something as this node.
+func tell[A any](ctx context.Context, b *Conn, kind string, q any) (a A, err error) {
 	if b.node == "" {
 		return a, errNotNode
 	}
-	r.Node = b.node
-	return a, b.request(ctx, subject(b.node, kindReport), r, &a)
+	return a, b.request(ctx, subject(b.node, kind), q, &a)
 }
 
 // OnReport answers the nodes' reports: those of one session in order. The zero
 // Ack is not sent: so a follower leaves the answer to the leader.
 func (b *Conn) OnReport(handle func(ctx context.Context, r api.Report) api.Ack) error {
-	_, err := b.subscribe(subject("*", kindReport), func(m *nats.Msg) {
-		var r api.Report
-		if json.Unmarshal(m.Data, &r) != nil || r.Node != nodeOf(m.Subject) || !ownInbox(m, r.Node) {
-			b.drop(m, "not a report of its sender")
-			return
-		}
-		b.run(m, string(r.Session), func() {
-			if a := handle(b.ctx, r); a != (api.Ack{}) {
-				b.reply(m, a)
-			}
+	return hear(b, kindReport, func(r api.Report) (api.NodeID, string) { return r.Node, string(r.Session) },
+		func(r api.Report) (api.Ack, bool) {
+			a := handle(b.ctx, r)
+			return a, a != api.Ack{}
 		})
-	})
-	return err
-}
-
-// Heartbeat sends the node's inventory and headroom to the schedulers.
-func (b *Conn) Heartbeat(ctx context.Context, h api.Heartbeat) (api.HeartbeatAnswer, error) {
-	var a api.HeartbeatAnswer
-	if b.node == "" {
-		return a, errNotNode
-	}
-	h.Node = b.node
-	return a, b.request(ctx, subject(b.node, kindHeartbeat), h, &a)
 }
 
 // OnHeartbeat hears every node's heartbeats, on each replica. The zero answer
 // is not sent: so a follower leaves the answer to the leader.
 func (b *Conn) OnHeartbeat(handle func(ctx context.Context, h api.Heartbeat) api.HeartbeatAnswer) error {
-	_, err := b.subscribe(subject("*", kindHeartbeat), func(m *nats.Msg) {
-		var h api.Heartbeat
-		if json.Unmarshal(m.Data, &h) != nil || h.Node != nodeOf(m.Subject) || !ownInbox(m, h.Node) {
-			b.drop(m, "not a heartbeat of its sender")
+	return hear(b, kindHeartbeat, func(h api.Heartbeat) (api.NodeID, string) { return h.Node, string(h.Node) },
+		func(h api.Heartbeat) (api.HeartbeatAnswer, bool) {
+			a := handle(b.ctx, h)
+			return a, a.OK || a.Refused != "" || len(a.Unwanted) > 0
+		})
+}
+
+// hear answers what every node tells: from reads who says that it sent it, and
+// in whose order it is handled; handle says whether there is an answer.
+func hear[Q, A any](b *Conn, kind string, from func(Q) (api.NodeID, string), handle func(Q) (A, bool)) error {
+	_, err := b.subscribe(subject("*", kind), func(m *nats.Msg) {
+		var q Q
+		err := json.Unmarshal(m.Data, &q)
+		node, lane := from(q)
+		if err != nil || node != nodeOf(m.Subject) || !ownInbox(m, node) {
+			b.drop(m, "not a "+kind+" of its sender")
 			return
 		}
-		b.run(m, string(h.Node), func() {
-			if a := handle(b.ctx, h); a.OK || a.Refused != "" || len(a.Unwanted) > 0 {
+		b.run(m, lane, func() {
+			if a, ok := handle(q); ok {
 				b.reply(m, a)
 			}
 		})

@@ -58,12 +58,37 @@ func (w *world) status(t *testing.T, id string) string {
 	return status
 }
 
-func TestJoinHandsOver(t *testing.T) {
+// becomesStatus waits until a session has a status, by the command line.
+func (w *world) becomesStatus(t *testing.T, id, want string, within time.Duration) {
+	t.Helper()
+	eventually(t, within, func() error {
+		if s := w.status(t, id); s != want {
+			return fmt.Errorf("the session is %s", s)
+		}
+		return nil
+	})
+}
+
+func (w *world) remove(t *testing.T, id string) {
+	t.Helper()
+	if _, err := w.CLI(t.Context(), "session", "delete", id); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// streaming is a world with a viewer who sees the latency application move.
+func streaming(t *testing.T, more map[string]any) (*world, *site.Viewer, site.Opened) {
+	t.Helper()
 	w := newWorld(t)
-	first := w.viewer(t)
-	defer first.Close()
-	o := connect(t, first, w.options("latency", map[string]any{"joinable": true}))
-	moves(t, first)
+	v := w.viewer(t)
+	t.Cleanup(v.Close)
+	o := connect(t, v, w.options("latency", more))
+	moves(t, v)
+	return w, v, o
+}
+
+func TestJoinHandsOver(t *testing.T) {
+	w, first, o := streaming(t, map[string]any{"joinable": true})
 	second := w.viewer(t)
 	defer second.Close()
 	connect(t, second, map[string]any{"token": w.token, "sessionId": o.ID, "screen": map[string]int{"width": 960, "height": 540}})
@@ -80,66 +105,34 @@ func TestJoinHandsOver(t *testing.T) {
 }
 
 func TestDeleteCleansUp(t *testing.T) {
-	w := newWorld(t)
-	v := w.viewer(t)
-	defer v.Close()
-	o := connect(t, v, w.options("latency", nil))
-	moves(t, v)
-	if _, err := w.CLI(t.Context(), "session", "delete", o.ID); err != nil {
-		t.Fatal(err)
-	}
+	w, v, o := streaming(t, nil)
+	w.remove(t, o.ID)
 	if got := ended(t, v, 10*time.Second); got != "deleted" {
 		t.Errorf("the viewer ended with %q, want deleted", got)
 	}
 	w.noSessionProcesses(t, o.ID)
-	eventually(t, 5*time.Second, func() error {
-		if s := w.status(t, o.ID); s != "terminated" {
-			return fmt.Errorf("the session is %s", s)
-		}
-		return nil
-	})
+	w.becomesStatus(t, o.ID, "terminated", 5*time.Second)
 }
 
 func TestLeavingEndsASessionThatCannotBeJoined(t *testing.T) {
-	w := newWorld(t)
-	v := w.viewer(t)
-	defer v.Close()
-	o := connect(t, v, w.options("latency", nil))
-	moves(t, v)
+	w, v, o := streaming(t, nil)
 	eval[any](t, v, "site.stream.disconnect()")
 	w.noSessionProcesses(t, o.ID)
 }
 
 // A viewer whose page dies says nothing; the node must notice by itself.
 func TestVanishedClientEndsItsSession(t *testing.T) {
-	w := newWorld(t)
-	v := w.viewer(t)
-	o := connect(t, v, w.options("latency", nil))
-	moves(t, v)
+	w, _, o := streaming(t, nil)
 	w.browser.Kill()
-	eventually(t, 30*time.Second, func() error {
-		if s := w.status(t, o.ID); s != "terminated" {
-			return fmt.Errorf("the session is %s", s)
-		}
-		return nil
-	})
+	w.becomesStatus(t, o.ID, "terminated", 30*time.Second)
 	w.noSessionProcesses(t, o.ID)
 }
 
 func TestIdleTimeoutCleansUp(t *testing.T) {
-	w := newWorld(t)
-	v := w.viewer(t)
-	defer v.Close()
-	o := connect(t, v, w.options("latency", map[string]any{"joinable": true, "idleTimeMin": 1}))
-	moves(t, v)
+	w, v, o := streaming(t, map[string]any{"joinable": true, "idleTimeMin": 1})
 	eval[any](t, v, "site.stream.disconnect()")
 	left := time.Now()
-	eventually(t, 90*time.Second, func() error {
-		if s := w.status(t, o.ID); s != "terminated" {
-			return fmt.Errorf("the session is %s", s)
-		}
-		return nil
-	})
+	w.becomesStatus(t, o.ID, "terminated", 90*time.Second)
 	if d := time.Since(left); d < 55*time.Second {
 		t.Errorf("ended after %s, before its idle minute was over", d)
 	}
@@ -148,11 +141,7 @@ func TestIdleTimeoutCleansUp(t *testing.T) {
 
 // A codec or driver that crashes or hangs costs a keyframe, not the session.
 func TestEncoderKilledAndStopped(t *testing.T) {
-	w := newWorld(t)
-	v := w.viewer(t)
-	defer v.Close()
-	o := connect(t, v, w.options("latency", nil))
-	moves(t, v)
+	w, v, o := streaming(t, nil)
 	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGSTOP} {
 		pids := site.Children(w.edge.Dir, o.ID, "encode")
 		if len(pids) != 1 {
@@ -187,11 +176,7 @@ func TestEncoderKilledAndStopped(t *testing.T) {
 
 // The daemon may be stopped, killed and started again under live sessions.
 func TestDaemonRestartKeepsTheStream(t *testing.T) {
-	w := newWorld(t)
-	v := w.viewer(t)
-	defer v.Close()
-	o := connect(t, v, w.options("latency", nil))
-	moves(t, v)
+	w, v, o := streaming(t, nil)
 	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGKILL} {
 		if err := w.edge.Process.Stop(sig); err != nil {
 			t.Fatal(err)
@@ -206,19 +191,13 @@ func TestDaemonRestartKeepsTheStream(t *testing.T) {
 			t.Errorf("after %s the session is %s", sig, s)
 		}
 	}
-	if _, err := w.CLI(t.Context(), "session", "delete", o.ID); err != nil {
-		t.Fatal(err)
-	}
+	w.remove(t, o.ID)
 	w.noSessionProcesses(t, o.ID)
 }
 
 // The scheduler's state is on disk: a session survives its restart.
 func TestSchedulerRestartKeepsSessions(t *testing.T) {
-	w := newWorld(t)
-	v := w.viewer(t)
-	defer v.Close()
-	o := connect(t, v, w.options("latency", nil))
-	moves(t, v)
+	w, v, o := streaming(t, nil)
 	if err := w.Sched.Stop(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
@@ -226,15 +205,8 @@ func TestSchedulerRestartKeepsSessions(t *testing.T) {
 	if err := w.StartScheduler(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, func() error {
-		if s := w.status(t, o.ID); s != "active" {
-			return fmt.Errorf("the session is %s", s)
-		}
-		return nil
-	})
+	w.becomesStatus(t, o.ID, "active", 20*time.Second)
 	moves(t, v)
-	if _, err := w.CLI(t.Context(), "session", "delete", o.ID); err != nil {
-		t.Fatal(err)
-	}
+	w.remove(t, o.ID)
 	w.noSessionProcesses(t, o.ID)
 }
