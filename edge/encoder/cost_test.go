@@ -13,6 +13,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/xvfb"
 )
 
 // encodeProcess starts an encode process as the stream process does.
@@ -79,7 +80,7 @@ func paint(t testing.TB, display string) *exec.Cmd {
 
 // A still desktop, sound server and all, must cost next to nothing.
 func TestStillDesktopIsCheap(t *testing.T) {
-	display, pulse := startXvfb(t, "1280x720x24"), startPulse(t)
+	display, pulse := xvfb.Start(t, "-screen", "0", "1280x720x24").Display, startPulse(t)
 	s, pid := encodeProcess(t)
 	s.send(media.TypeConfigure, media.Configure{Display: display, Pulse: pulse, Video: true, Audio: true,
 		Codec: api.H264, Screen: api.Screen{Width: 1280, Height: 720, FPS: 60}, BitrateKbps: 4000})
@@ -108,7 +109,7 @@ func BenchmarkCost(b *testing.B) {
 	const over = 6 * time.Second
 	for _, codec := range api.Codecs() {
 		b.Run(string(codec), func(b *testing.B) {
-			display := startXvfb(b, "1280x720x24")
+			display := xvfb.Start(b, "-screen", "0", "1280x720x24").Display
 			paint(b, display)
 			for b.Loop() {
 				s, pid := encodeProcess(b)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/xvfb"
 )
 
 // TestMain is also the encode process and the painting application of the tests
@@ -50,7 +51,7 @@ func h264Key(b []byte) bool {
 }
 
 func TestPicturesFollowTheScreen(t *testing.T) {
-	display := startXvfb(t, "640x360x24")
+	display := xvfb.Start(t, "-screen", "0", "640x360x24").Display
 	p, err := newPainter(display)
 	if err != nil {
 		t.Fatal(err)
@@ -87,7 +88,7 @@ func TestPicturesFollowTheScreen(t *testing.T) {
 
 // What is painted again as it was gives no pictures; a key can be had all the same.
 func TestPaintedAgainIsStill(t *testing.T) {
-	display := startXvfb(t, "640x360x24")
+	display := xvfb.Start(t, "-screen", "0", "640x360x24").Display
 	p, err := newPainter(display)
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +120,7 @@ func TestPaintedAgainIsStill(t *testing.T) {
 }
 
 func TestKeyframeOfAStillScreen(t *testing.T) {
-	display := startXvfb(t, "640x360x24")
+	display := xvfb.Start(t, "-screen", "0", "640x360x24").Display
 	for _, codec := range api.Codecs() {
 		t.Run(string(codec), func(t *testing.T) {
 			s := startEncoder(t)
@@ -148,7 +149,7 @@ func TestKeyframeOfAStillScreen(t *testing.T) {
 }
 
 func TestPauseAndResume(t *testing.T) {
-	display := startXvfb(t, "640x360x24")
+	display := xvfb.Start(t, "-screen", "0", "640x360x24").Display
 	p, err := newPainter(display)
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +171,7 @@ func TestPauseAndResume(t *testing.T) {
 }
 
 func TestConfigureAgain(t *testing.T) {
-	display := startXvfb(t, "1280x720x24")
+	display := xvfb.Start(t, "-screen", "0", "1280x720x24").Display
 	s := startEncoder(t)
 	cfg := configure(display, api.H264)
 	s.send(media.TypeConfigure, cfg)
@@ -259,7 +260,7 @@ func TestSoundClock(t *testing.T) {
 }
 
 func TestFaultsAreTold(t *testing.T) {
-	display := startXvfb(t, "640x360x24")
+	display := xvfb.Start(t, "-screen", "0", "640x360x24").Display
 	for name, c := range map[string]struct {
 		change func(*media.Configure)
 		names  string

@@ -1,14 +1,12 @@
 package encoder
 
 import (
-	"bufio"
 	"context"
 	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -38,27 +36,6 @@ func start(t testing.TB, cmd *exec.Cmd) {
 			<-ended
 		}
 	})
-}
-
-func startXvfb(t testing.TB, screen string) string {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = r.Close() }()
-	cmd := exec.Command("Xvfb", "-displayfd", "3", "-nolisten", "tcp", "-noreset", "-screen", "0", screen)
-	cmd.ExtraFiles = []*os.File{w}
-	start(t, cmd)
-	_ = w.Close()
-	if err := r.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(r).ReadString('\n')
-	if err != nil {
-		t.Fatalf("Xvfb did not start: %v", err)
-	}
-	return ":" + strings.TrimSpace(line)
 }
 
 func startPulse(t testing.TB) string {

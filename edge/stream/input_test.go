@@ -1,10 +1,6 @@
 package stream
 
 import (
-	"bufio"
-	"os"
-	"os/exec"
-	"strings"
 	"testing"
 	"time"
 
@@ -13,38 +9,11 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/local"
+	"github.com/perigee-cloud/perigee/media/xvfb"
 )
 
-// startXvfb runs a real X server on a free display and gives its name.
-func startXvfb(t *testing.T) string {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer r.Close()
-	cmd := exec.Command("Xvfb", "-displayfd", "3", "-nolisten", "tcp", "-noreset", "-screen", "0", "800x600x24")
-	cmd.ExtraFiles = []*os.File{w}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
-	})
-	w.Close()
-	if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(r).ReadString('\n')
-	if err != nil {
-		t.Fatalf("Xvfb did not start: %v", err)
-	}
-	return ":" + strings.TrimSpace(line)
-}
-
 func TestInputReachesDisplayAndEncoder(t *testing.T) {
-	display := startXvfb(t)
+	display := xvfb.Start(t, "-screen", "0", "800x600x24").Display
 	r := start(t)
 	r.instance(local.InstanceState{Observed: api.ObservedRunning, Display: display})
 	eye, err := xgb.NewConnDisplay(display)

@@ -12,10 +12,11 @@ import (
 	"github.com/jezek/xgb/xproto"
 
 	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/xvfb"
 )
 
 func TestGrabShowsWhatWasDrawn(t *testing.T) {
-	display := startXvfb(t, "-screen", "0", "320x180x24")
+	display := xvfb.Start(t, "-screen", "0", "320x180x24").Display
 	s := openScreen(t, Config{Display: display, Width: 320, Height: 180})
 	p := newPainter(t, display, "")
 	first := next(t, s)
@@ -55,7 +56,7 @@ func box(p Picture) (b image.Rectangle) {
 }
 
 func TestChangesAreToldApart(t *testing.T) {
-	display := startXvfb(t, "-screen", "0", "320x180x24")
+	display := xvfb.Start(t, "-screen", "0", "320x180x24").Display
 	s := openScreen(t, Config{Display: display, Width: 320, Height: 180})
 	p := newPainter(t, display, "")
 	drain(t, s)
@@ -90,7 +91,7 @@ func TestChangesAreToldApart(t *testing.T) {
 }
 
 func TestStillScreenIsNotTaken(t *testing.T) {
-	display := startXvfb(t, "-screen", "0", "320x180x24")
+	display := xvfb.Start(t, "-screen", "0", "320x180x24").Display
 	s := openScreen(t, Config{Display: display, Width: 320, Height: 180})
 	p := newPainter(t, display, "")
 	p.fill(0, 0, 320, 180, 0x123456)
@@ -111,7 +112,7 @@ func TestStillScreenIsNotTaken(t *testing.T) {
 
 // What waits is not lost, and what is drawn over it is told.
 func TestHoldTellsOfMore(t *testing.T) {
-	display := startXvfb(t, "-screen", "0", "320x180x24")
+	display := xvfb.Start(t, "-screen", "0", "320x180x24").Display
 	s := openScreen(t, Config{Display: display, Width: 320, Height: 180})
 	p := newPainter(t, display, "")
 	drain(t, s)
@@ -144,7 +145,7 @@ func TestHoldTellsOfMore(t *testing.T) {
 }
 
 func TestNothingIsLostUnderLoad(t *testing.T) {
-	display := startXvfb(t, "-screen", "0", "320x180x24")
+	display := xvfb.Start(t, "-screen", "0", "320x180x24").Display
 	s := openScreen(t, Config{Display: display, Width: 320, Height: 180})
 	p := newPainter(t, display, "")
 	done := make(chan struct{})
@@ -173,7 +174,7 @@ func TestNothingIsLostUnderLoad(t *testing.T) {
 }
 
 func TestSizeFollowsTheRootWindow(t *testing.T) {
-	display := startXvfb(t, "-screen", "0", "800x600x24")
+	display := xvfb.Start(t, "-screen", "0", "800x600x24").Display
 	s := openScreen(t, Config{Display: display, Width: 640, Height: 480})
 	p := newPainter(t, display, "")
 	if pic := next(t, s); pic.Width != 640 || pic.Height != 480 {
@@ -220,7 +221,7 @@ func setScreen(p *painter, w, h int) error {
 }
 
 func TestPointerIsDrawnWhenAsked(t *testing.T) {
-	display := startXvfb(t, "-screen", "0", "320x180x24", "-retro")
+	display := xvfb.Start(t, "-screen", "0", "320x180x24", "-retro").Display
 	p := newPainter(t, display, "")
 	p.fill(0, 0, 320, 180, 0x204060)
 	s := openScreen(t, Config{Display: display, Width: 320, Height: 180, Cursor: true})
@@ -255,7 +256,7 @@ func TestPointerIsDrawnWhenAsked(t *testing.T) {
 
 func TestCookieIsNeededAndUsed(t *testing.T) {
 	good, bad := writeCookie(t, "0123456789abcdef"), writeCookie(t, "fedcba9876543210")
-	display := startXvfb(t, "-screen", "0", "320x180x24", "-auth", good)
+	display := xvfb.Start(t, "-screen", "0", "320x180x24", "-auth", good).Display
 	s := openScreen(t, Config{Display: display, XAuth: good, Width: 320, Height: 180})
 	next(t, s)
 	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
@@ -266,7 +267,7 @@ func TestCookieIsNeededAndUsed(t *testing.T) {
 }
 
 func TestServerGone(t *testing.T) {
-	display := startXvfb(t, "-screen", "0", "320x180x24")
+	display := xvfb.Start(t, "-screen", "0", "320x180x24").Display
 	cfg := Config{Display: display, Width: 320, Height: 180}
 	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
@@ -294,13 +295,13 @@ func TestServerGone(t *testing.T) {
 
 // A server that is stopped, not dead, must not hold us.
 func TestServerStopped(t *testing.T) {
-	display, server := startServer(t, "-screen", "0", "320x180x24")
-	s := openScreen(t, Config{Display: display, Width: 320, Height: 180})
+	x := xvfb.Start(t, "-screen", "0", "320x180x24")
+	s := openScreen(t, Config{Display: x.Display, Width: 320, Height: 180})
 	next(t, s)
-	if err := server.Signal(syscall.SIGSTOP); err != nil {
+	if err := x.Process.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = server.Signal(syscall.SIGCONT) })
+	t.Cleanup(func() { _ = x.Process.Signal(syscall.SIGCONT) })
 	s.Touch()
 	begun := time.Now()
 	if _, _, err := s.Grab(); !errors.Is(err, ErrClosed) {
@@ -333,7 +334,7 @@ func TestOpenRefusesAndWaits(t *testing.T) {
 }
 
 func BenchmarkGrab(b *testing.B) {
-	display := startXvfb(b, "-screen", "0", "1280x720x24")
+	display := xvfb.Start(b, "-screen", "0", "1280x720x24").Display
 	s := openScreen(b, Config{Display: display, Width: 1280, Height: 720})
 	for b.Loop() {
 		s.Touch()

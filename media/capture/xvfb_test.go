@@ -1,15 +1,12 @@
 package capture
 
 import (
-	"bufio"
 	"context"
 	"encoding/binary"
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -22,40 +19,6 @@ import (
 func TestMain(m *testing.M) {
 	xgb.Logger.SetOutput(io.Discard)
 	os.Exit(m.Run())
-}
-
-// startXvfb runs a real X server on a free display and gives its name.
-func startXvfb(t testing.TB, args ...string) string {
-	t.Helper()
-	display, _ := startServer(t, args...)
-	return display
-}
-
-func startServer(t testing.TB, args ...string) (string, *os.Process) {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = r.Close() }()
-	cmd := exec.Command("Xvfb", append([]string{"-displayfd", "3", "-nolisten", "tcp", "-noreset"}, args...)...)
-	cmd.ExtraFiles = []*os.File{w}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
-	})
-	_ = w.Close()
-	if err := r.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(r).ReadString('\n')
-	if err != nil {
-		t.Fatalf("Xvfb did not start: %v", err)
-	}
-	return ":" + strings.TrimSpace(line), cmd.Process
 }
 
 // painter draws on a display as an application would.

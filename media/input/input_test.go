@@ -1,14 +1,11 @@
 package input
 
 import (
-	"bufio"
 	"fmt"
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -18,6 +15,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/media/xauth"
+	"github.com/perigee-cloud/perigee/media/xvfb"
 )
 
 func TestMain(m *testing.M) {
@@ -30,33 +28,8 @@ const (
 	patience      = 10 * time.Second
 )
 
-// startXvfb runs a real X server on a free display and gives its name.
-func startXvfb(t *testing.T, args ...string) (string, *exec.Cmd) {
-	t.Helper()
-	r, w, err := os.Pipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = r.Close() }()
-	cmd := exec.Command("Xvfb", append([]string{"-displayfd", "3", "-nolisten", "tcp", "-noreset", "-screen", "0", "800x600x24"}, args...)...)
-	cmd.ExtraFiles = []*os.File{w}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it may be stopped
-		_ = cmd.Wait()
-	})
-	_ = w.Close()
-	if err := r.SetReadDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(r).ReadString('\n')
-	if err != nil {
-		t.Fatalf("Xvfb did not start: %v", err)
-	}
-	return ":" + strings.TrimSpace(line), cmd
-}
+// wide is larger than what the injector is told of.
+var wide = []string{"-screen", "0", "800x600x24"}
 
 // screen is a display under test: the injector, and an eye of its own.
 type screen struct {
@@ -64,12 +37,13 @@ type screen struct {
 	i      *Injector
 	eye    *xgb.Conn
 	root   xproto.Window
-	server *exec.Cmd
+	server *os.Process
 }
 
 func newScreen(t *testing.T) *screen {
 	t.Helper()
-	display, server := startXvfb(t)
+	server := xvfb.Start(t, wide...)
+	display := server.Display
 	i, err := Open(t.Context(), Config{Display: display, Width: width, Height: height, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
@@ -80,7 +54,7 @@ func newScreen(t *testing.T) *screen {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	return &screen{t: t, i: i, eye: eye, root: xproto.Setup(eye).DefaultScreen(eye).Root, server: server}
+	return &screen{t: t, i: i, eye: eye, root: xproto.Setup(eye).DefaultScreen(eye).Root, server: server.Process}
 }
 
 // do handles a message and says whether it was an input.
@@ -335,7 +309,7 @@ func TestCookie(t *testing.T) {
 	if err := os.WriteFile(auth, b, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	display, _ := startXvfb(t, "-auth", auth)
+	display := xvfb.Start(t, append(wide, "-auth", auth)...).Display
 	log := slog.New(slog.DiscardHandler)
 	i, err := Open(t.Context(), Config{Display: display, XAuth: auth, Width: width, Height: height, Log: log})
 	if err != nil {
@@ -356,7 +330,7 @@ func TestCookie(t *testing.T) {
 
 func TestServerGoes(t *testing.T) {
 	s := newScreen(t)
-	if err := s.server.Process.Kill(); err != nil {
+	if err := s.server.Kill(); err != nil {
 		t.Fatal(err)
 	}
 	select {
@@ -382,7 +356,7 @@ func TestServerGoes(t *testing.T) {
 
 func TestServerHangs(t *testing.T) {
 	s := newScreen(t)
-	if err := s.server.Process.Signal(syscall.SIGSTOP); err != nil {
+	if err := s.server.Signal(syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	deadline := time.After(patience)
