@@ -103,7 +103,7 @@ func TestPaintedAgainIsStill(t *testing.T) {
 		for range 50 {
 			p.fill(0, 0, 300, 300, 0x3050a0)
 			p.x.Sync()
-			time.Sleep(5 * time.Millisecond)
+			time.Sleep(5 * time.Millisecond) // each is seen by itself; no picture must come
 		}
 		return len(s.video)
 	}
