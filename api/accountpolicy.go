@@ -9,10 +9,10 @@ import (
 // run, beside what each application says.
 type AccountPolicy struct {
 	// Placement limits and prefers as an application's policy does; nil = nothing.
-	Placement *PlacementPolicy `json:"placement,omitempty" yaml:"placement"`
+	Placement *PlacementPolicy `json:"placement,omitempty" yaml:"placement,omitempty"`
 	// Trunk lets the account's new sessions use the share of each node that is
 	// kept for joins and reconnects.
-	Trunk bool `json:"trunk,omitempty" yaml:"trunk"`
+	Trunk bool `json:"trunk,omitempty" yaml:"trunk,omitempty"`
 }
 
 // Check checks a policy as an operator gives it.

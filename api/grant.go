@@ -52,6 +52,9 @@ type Account struct {
 	Name      string    `json:"name"`
 	CreatedAt time.Time `json:"created_at"`
 	Tokens    []Grant   `json:"tokens"`
+	// Policy says where its sessions may run, beside their applications'; nil =
+	// nothing.
+	Policy *AccountPolicy `json:"policy,omitempty"`
 }
 
 // ClusterStatus is the health of the schedulers.

@@ -35,7 +35,7 @@ const (
 	RefusedSessions RefusalCode = "sessions" // the encoder's session limit is reached
 	RefusedHeadroom RefusalCode = "headroom" // live measurements say the node is busy
 	RefusedNoNodes  RefusalCode = "no_nodes" // no node has joined
-	RefusedLatency  RefusalCode = "latency"  // above the application's ceiling
+	RefusedLatency  RefusalCode = "latency"  // above the policy's ceiling
 	RefusedLabel    RefusalCode = "label"    // a label is missing or forbidden
 	RefusedSize     RefusalCode = "size"     // more than a whole pool of the node carries
 )

@@ -11,37 +11,37 @@ import (
 type PlacementPolicy struct {
 	// MaxRoundTripMS refuses nodes whose estimate is above; 0 = no ceiling. Nodes
 	// without an estimate are let through: nothing is known against them.
-	MaxRoundTripMS float64 `json:"max_round_trip_ms,omitempty" yaml:"max_round_trip_ms"`
+	MaxRoundTripMS float64 `json:"max_round_trip_ms,omitempty" yaml:"max_round_trip_ms,omitempty"`
 	// RelaxMSPerS raises the ceiling for every second that a request has waited,
 	// up to RelaxToMS.
-	RelaxMSPerS float64 `json:"relax_ms_per_s,omitempty" yaml:"relax_ms_per_s"`
-	RelaxToMS   float64 `json:"relax_to_ms,omitempty" yaml:"relax_to_ms"`
+	RelaxMSPerS float64 `json:"relax_ms_per_s,omitempty" yaml:"relax_ms_per_s,omitempty"`
+	RelaxToMS   float64 `json:"relax_to_ms,omitempty" yaml:"relax_to_ms,omitempty"`
 	// Order is OrderSpread or OrderPack: among equally near nodes the emptiest, or
 	// the fullest. "" = spread.
-	Order string `json:"order,omitempty" yaml:"order"`
+	Order string `json:"order,omitempty" yaml:"order,omitempty"`
 	// MinFPS allows a lower frame rate, halved step by step down to this, when no
 	// node has room for the wanted one; 0 = never.
-	MinFPS int `json:"min_fps,omitempty" yaml:"min_fps"`
+	MinFPS int `json:"min_fps,omitempty" yaml:"min_fps,omitempty"`
 	// LowerPreset allows a cheaper preset of the encoder, after the frame rates.
-	LowerPreset bool `json:"lower_preset,omitempty" yaml:"lower_preset"`
+	LowerPreset bool `json:"lower_preset,omitempty" yaml:"lower_preset,omitempty"`
 	// Software says what software encoders are to the application: SoftwareAny ("")
 	// takes them where hardware on the same node has no room, SoftwareLast when no
 	// node's hardware has at any step, SoftwareNever not at all.
-	Software string `json:"software,omitempty" yaml:"software"`
-	Regions  Choice `json:"regions,omitzero" yaml:"regions"`
+	Software string `json:"software,omitempty" yaml:"software,omitempty"`
+	Regions  Choice `json:"regions,omitzero" yaml:"regions,omitempty"`
 	// Labels of nodes, each as "key=value".
-	Labels Choice `json:"labels,omitzero" yaml:"labels"`
+	Labels Choice `json:"labels,omitzero" yaml:"labels,omitempty"`
 	// PreferredWithinMS is how much farther a preferred node may be than one that
 	// is not; 0 = DefaultPreferredMS.
-	PreferredWithinMS float64 `json:"preferred_within_ms,omitempty" yaml:"preferred_within_ms"`
+	PreferredWithinMS float64 `json:"preferred_within_ms,omitempty" yaml:"preferred_within_ms,omitempty"`
 }
 
 // Choice names what is required, preferred and forbidden. Of required regions a
 // node is in one; required labels it bears all. One preferred is enough.
 type Choice struct {
-	Required  []string `json:"required,omitempty" yaml:"required"`
-	Preferred []string `json:"preferred,omitempty" yaml:"preferred"`
-	Forbidden []string `json:"forbidden,omitempty" yaml:"forbidden"`
+	Required  []string `json:"required,omitempty" yaml:"required,omitempty"`
+	Preferred []string `json:"preferred,omitempty" yaml:"preferred,omitempty"`
+	Forbidden []string `json:"forbidden,omitempty" yaml:"forbidden,omitempty"`
 }
 
 // Orders of equally near nodes.

@@ -15,6 +15,22 @@ const (
 	nodesPath        = "1.0/perigee/nodes"
 )
 
+// AccountPolicy gives an account's own policy.
+func (c *Client) AccountPolicy(ctx context.Context, name string) (api.AccountPolicy, error) {
+	return get[api.AccountPolicy](ctx, c, policyPath(name))
+}
+
+// SetAccountPolicy sets it; nil takes it away.
+func (c *Client) SetAccountPolicy(ctx context.Context, name string, p *api.AccountPolicy) error {
+	if p == nil {
+		return c.remove(ctx, policyPath(name), nil)
+	}
+	_, err := c.call(ctx, http.MethodPut, policyPath(name), nil, p, nil)
+	return err
+}
+
+func policyPath(name string) string { return accountsPath + "/" + url.PathEscape(name) + "/policy" }
+
 // Applications lists what can be streamed.
 func (c *Client) Applications(ctx context.Context) ([]api.AppView, error) {
 	return get[[]api.AppView](ctx, c, applicationsPath)

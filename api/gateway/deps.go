@@ -51,6 +51,10 @@ type Accounts interface {
 	RevokeToken(ctx context.Context, account, tokenID string) error
 	DeleteAccount(ctx context.Context, name string) error
 	ListAccounts(ctx context.Context) ([]api.Account, error)
+	// AccountPolicy gives an account's own policy, the zero one when it has none.
+	AccountPolicy(ctx context.Context, name string) (api.AccountPolicy, error)
+	// SetAccountPolicy sets it; nil takes it away.
+	SetAccountPolicy(ctx context.Context, name string, p *api.AccountPolicy) error
 }
 
 // Nodes is what the gateway needs of the scheduler for edges.

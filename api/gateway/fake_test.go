@@ -279,6 +279,31 @@ func (f *fake) CheckTicket(_ context.Context, text string) (api.Ticket, api.Sess
 	return t, s, nil
 }
 
+func (f *fake) AccountPolicy(_ context.Context, name string) (api.AccountPolicy, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a, ok := f.accounts[name]
+	if !ok {
+		return api.AccountPolicy{}, api.Errorf(api.CodeNotFound, "no account %q", name)
+	}
+	if a.Policy == nil {
+		return api.AccountPolicy{}, nil
+	}
+	return *a.Policy, nil
+}
+
+func (f *fake) SetAccountPolicy(_ context.Context, name string, p *api.AccountPolicy) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	a, ok := f.accounts[name]
+	if !ok {
+		return api.Errorf(api.CodeNotFound, "no account %q", name)
+	}
+	a.Policy = p
+	f.accounts[name] = a
+	return nil
+}
+
 func (f *fake) Relays(s api.Session) []api.ICEServer {
 	if s.Node == "" {
 		return nil

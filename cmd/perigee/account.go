@@ -20,7 +20,7 @@ func newAccount(o *options) *cobra.Command {
 		Example: "  perigee account create acme\n  perigee account page-token acme --app xterm --uses 5 --ttl 1h",
 	}
 	group(cmd)
-	cmd.AddCommand(accountCreate(o), accountList(o), accountDelete(o), accountToken(o), accountPageToken(o), accountRevoke(o))
+	cmd.AddCommand(accountCreate(o), accountList(o), accountDelete(o), accountToken(o), accountPageToken(o), accountRevoke(o), accountPolicy(o))
 	return cmd
 }
 

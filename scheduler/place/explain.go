@@ -149,7 +149,7 @@ func (s *search) judge(i int32, c *candidate) *api.Refusal {
 		}
 	}
 	if s.tooFar(c) {
-		return h.refusal(api.RefusedLatency, fmt.Sprintf("its round trip of %.0f ms (%s) is above the application's ceiling of %.0f ms", c.estimate.ms, c.estimate.source, s.ceiling))
+		return h.refusal(api.RefusedLatency, fmt.Sprintf("its round trip of %.0f ms (%s) is above the policy's ceiling of %.0f ms", c.estimate.ms, c.estimate.source, s.ceiling))
 	}
 	if s.fit(h, c) {
 		return nil
@@ -172,18 +172,18 @@ func (s *search) detail(h *host, code api.RefusalCode) string {
 			return "it is in region " + h.region + ", " + s.need.Region + " was asked for"
 		}
 		if slices.Contains(s.policy.Regions.Forbidden, h.region) {
-			return "the application forbids region " + h.region
+			return "the policy forbids region " + h.region
 		}
-		return "it is in region " + h.region + ", the application requires " + strings.Join(s.policy.Regions.Required, " or ")
+		return "it is in region " + h.region + ", the policy requires " + strings.Join(s.policy.Regions.Required, " or ")
 	default:
 		for _, l := range s.policy.Labels.Required {
 			if !h.bears(l) {
-				return "it does not bear the label " + l + ", which the application requires"
+				return "it does not bear the label " + l + ", which the policy requires"
 			}
 		}
 		for _, l := range s.policy.Labels.Forbidden {
 			if h.bears(l) {
-				return "it bears the label " + l + ", which the application forbids"
+				return "it bears the label " + l + ", which the policy forbids"
 			}
 		}
 		return "its labels"

@@ -49,6 +49,12 @@ func parsePolicy(doc []byte) (*policyDoc, error) {
 	return p, nil
 }
 
+// HasAccount says whether there is an account of this name.
+func (s *State) HasAccount(name string) bool {
+	_, ok := s.accounts.Get(name)
+	return ok
+}
+
 // Policy gives an account's own policy.
 func (s *State) Policy(account string) (api.AccountPolicy, bool) {
 	p, ok := s.policies.Get(account)

@@ -236,6 +236,10 @@ func (s *State) Accounts() []api.Account {
 	var out []api.Account
 	for _, a := range s.accounts.Sorted() {
 		acc := api.Account{Name: a.Name, CreatedAt: a.CreatedAt, Tokens: []api.Grant{}}
+		if p, ok := s.policies.Get(a.Name); ok {
+			policy := p.AccountPolicy
+			acc.Policy = &policy
+		}
 		for id := range a.tokens.Sorted() {
 			if t, ok := s.tokens.Get(id); ok {
 				acc.Tokens = append(acc.Tokens, t.Grant)
