@@ -2,24 +2,26 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/perigee-cloud/perigee/api"
 )
 
-// TestBadInput: each gets its status and names the field.
-func TestBadInput(t *testing.T) {
-	r := newRig(t)
-	id := string(r.create("xterm").ID)
-	long := strings.Repeat("x", 70)
-	create, join := "POST /1.0/sessions", "POST /1.0/sessions/"+id+"/join"
-	admin := "Macaroon root=root"
-	for _, c := range []struct {
-		call, body, header string
-		status             int
-		field              string
-	}{
+// badCall is a call that is answered with an error naming a field.
+type badCall struct {
+	call, body, header string // header: of authorization, "-" = none
+	status             int
+	field              string
+}
+
+// tooLong is longer than an id may be.
+func tooLong() string { return strings.Repeat("x", 70) }
+
+func badCreates() []badCall {
+	create, long := "POST /1.0/sessions", tooLong()
+	return []badCall{
 		{create, ``, "", 400, "body"},
 		{create, `  `, "", 400, "body"},
 		{create, `{`, "", 400, "body"},
@@ -63,6 +65,12 @@ func TestBadInput(t *testing.T) {
 		{create, `{"app":"xterm","perigee":{"client_address":"203.0.113.1"}}`, "Macaroon root=page", 403, ""},
 		{create, `{"app":"xterm","perigee":{"location":{"latitude":1,"longitude":1}}}`, "Macaroon root=page", 403, ""},
 		{create, `{"app":"cave"}`, "Macaroon root=page", 403, ""},
+	}
+}
+
+func badSessionCalls(id string) []badCall {
+	join, long := "POST /1.0/sessions/"+id+"/join", tooLong()
+	return []badCall{
 		{join, `{"screen":{"width":100}}`, "", 400, "screen"},
 		{join, `{"screen":{"width":5000,"height":100}}`, "", 400, "screen.width"},
 		{join, `{"screen":{"width":"a"}}`, "", 400, "screen.width"},
@@ -87,6 +95,12 @@ func TestBadInput(t *testing.T) {
 		{"GET /1.0/sessions?sort_by=account", ``, "", 400, "sort_by"},
 		{"GET /1.0/sessions?sort_order=up", ``, "", 400, "sort_order"},
 		{"GET /1.0/status", ``, "Macaroon root=wrong", 401, ""},
+	}
+}
+
+func badAdminCalls() []badCall {
+	const admin = "Macaroon root=root"
+	return []badCall{
 		{"POST /1.0/applications", `{"name":"x"}`, admin, 400, "command"},
 		{"POST /1.0/applications", `{"name":"x","command":["x"],"resources":{"memory_mib":-5}}`, admin, 400, "resources.memory_mib"},
 		{"POST /1.0/applications", `{"name":"x","command":"x"}`, admin, 400, "command"},
@@ -110,7 +124,14 @@ func TestBadInput(t *testing.T) {
 		{"DELETE /1.0/perigee/nodes/nope", ``, admin, 404, ""},
 		{"POST /1.0/perigee/nodes/join", `{"node":{"id":"n"}}`, "-", 401, ""},
 		{"POST /1.0/perigee/nodes/join", `{"node":7}`, "-", 400, "node"},
-	} {
+	}
+}
+
+// TestBadInput: each gets its status and names the field.
+func TestBadInput(t *testing.T) {
+	r := newRig(t)
+	calls := slices.Concat(badCreates(), badSessionCalls(string(r.create("xterm").ID)), badAdminCalls())
+	for _, c := range calls {
 		method, path, _ := strings.Cut(c.call, " ")
 		header := []string{}
 		switch c.header {

@@ -53,22 +53,7 @@ func TestGoClient(t *testing.T) {
 		t.Errorf("bad app: %v", err)
 	}
 
-	sig, err := client.DialSignal(ctx, a.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := sig.Send(ctx, client.Message{Type: "discover"}); err != nil {
-		t.Fatal(err)
-	}
-	if m, err := sig.Receive(ctx); err != nil || m.Type != "resp:discover" || m.MaxAPIVersion != 2 || m.FPS != 60 {
-		t.Errorf("discover: %+v, %v", m, err)
-	}
-	if err := sig.Close(); err != nil {
-		t.Error(err)
-	}
-	if _, err := client.DialSignal(ctx, a.URL+"x"); api.CodeOf(err) != api.CodeUnauthorized {
-		t.Errorf("a wrong ticket: %v", err)
-	}
+	discovers(ctx, t, a.URL)
 
 	b, err := c.CreateSession(ctx, api.CreateBody{App: "xterm"})
 	if err != nil {
@@ -101,6 +86,27 @@ func TestGoClient(t *testing.T) {
 }
 
 // TestGoClientOnTheAdminSocket drives the administration over a unix socket.
+// discovers opens a session's websocket and asks what it can.
+func discovers(ctx context.Context, t *testing.T, url string) {
+	t.Helper()
+	sig, err := client.DialSignal(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sig.Send(ctx, client.Message{Type: "discover"}); err != nil {
+		t.Fatal(err)
+	}
+	if m, err := sig.Receive(ctx); err != nil || m.Type != "resp:discover" || m.MaxAPIVersion != 2 || m.FPS != 60 {
+		t.Errorf("discover: %+v, %v", m, err)
+	}
+	if err := sig.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := client.DialSignal(ctx, url+"x"); api.CodeOf(err) != api.CodeUnauthorized {
+		t.Errorf("a wrong ticket: %v", err)
+	}
+}
+
 func TestGoClientOnTheAdminSocket(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.LocalURL = "http://127.0.0.1:8080" })
 	path := filepath.Join(t.TempDir(), "admin.sock")
