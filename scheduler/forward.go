@@ -87,7 +87,7 @@ type nothing struct{}
 // again when it is not sure whether it was carried out.
 func (s *Server) handlers() map[string]handler {
 	return map[string]handler{
-		"create": handle(s.create), "join": handle(s.join), "end": handle(s.end),
+		"create": handle(s.create), createsName: handle(s.createMany), "join": handle(s.join), "end": handle(s.end),
 		"node.join": handle(s.joinNode), "node.drain": handle(s.setDrain), "node.remove": handle(s.removeNode),
 		"app.put": handle(s.putApp), "app.delete": handle(s.deleteApp),
 		"app.stage": handle(s.stageApp), "app.publish": handle(s.publishApp), "version.delete": handle(s.deleteVersion),
@@ -120,6 +120,15 @@ type callAnswer struct {
 // onLeader carries a call out where the leader is. During an election it waits
 // and tries again, until the caller's deadline.
 func onLeader[Q, A any](ctx context.Context, s *Server, name string, q Q, do func(context.Context, Q) (A, error)) (A, error) {
+	return onLeaderBy(ctx, s, name, q, do, func(ctx context.Context, q Q) (A, error) {
+		var a A
+		err := s.ask(ctx, name, q, &a)
+		return a, err
+	})
+}
+
+// onLeaderBy is onLeader with a way of its own to the leader.
+func onLeaderBy[Q, A any](ctx context.Context, s *Server, name string, q Q, do, there func(context.Context, Q) (A, error)) (A, error) {
 	var none A
 	if err := s.serving(); err != nil {
 		return none, err
@@ -136,7 +145,7 @@ func onLeader[Q, A any](ctx context.Context, s *Server, name string, q Q, do fun
 		if s.leads() {
 			a, err = do(ctx, q)
 		} else {
-			err = s.ask(ctx, name, q, &a)
+			a, err = there(ctx, q)
 		}
 		switch retryable(err) {
 		case never:
@@ -207,6 +216,9 @@ func (s *Server) call(ctx context.Context, to target, name string, q, a any) (ui
 	b, err := io.ReadAll(io.LimitReader(res.Body, maxCall))
 	if err != nil {
 		return 0, fmt.Errorf("%w: %w", errDeposed, err)
+	}
+	if res.StatusCode == http.StatusNotFound {
+		return 0, fmt.Errorf("call %s: %w", name, errUnknownCall)
 	}
 	if err := json.Unmarshal(b, &answer); err != nil {
 		return 0, fmt.Errorf("read answer of call %s (HTTP %d): %w", name, res.StatusCode, err)

@@ -36,6 +36,7 @@ type Server struct {
 	fault      chan error    // what ends Run
 	calls      map[string]handler
 	peers      peers
+	forward    forwarding
 	registered bool // this replica's record was seen; of followUp alone
 
 	view     view
@@ -58,6 +59,7 @@ func New(c Config) (*Server, error) {
 	}
 	s.calls = s.handlers()
 	s.peers.init(s)
+	s.forward.server = s
 	s.view.root = state.New()
 	s.view.pending = map[api.NodeID]map[api.Pool]pendingPool{}
 	s.leases.nodes = map[api.NodeID]*lease{}
@@ -78,6 +80,7 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 	s.replica.Store(r)
 	ctx, cancel := context.WithCancel(ctx)
+	s.forward.ctx = ctx
 	var owned sync.WaitGroup
 	s.startCalls(ctx, r, &owned)
 	owned.Go(func() { s.enter(ctx, r) })
@@ -100,6 +103,7 @@ func (s *Server) Run(ctx context.Context) error {
 	close(s.stopping)
 	cancel()
 	owned.Wait()
+	s.forward.close()
 	return errors.Join(err, r.shut())
 }
 

@@ -25,7 +25,7 @@ const firstGeneration = 1
 func (s *Server) CreateSession(ctx context.Context, r api.CreateRequest) (api.Admission, error) {
 	var random [api.SessionIDBytes]byte
 	_, _ = rand.Read(random[:]) // never fails
-	a, err := onLeader(ctx, s, "create", createCall{ID: api.NewSessionID(random), Request: r}, s.create)
+	a, err := onLeaderBy(ctx, s, "create", createCall{ID: api.NewSessionID(random), Request: r}, s.create, s.createThere)
 	a.Session.ExtraData = unlessNull(a.Session.ExtraData)
 	return a, err
 }
@@ -46,61 +46,70 @@ func unlessNull(b json.RawMessage) json.RawMessage {
 }
 
 func (s *Server) create(ctx context.Context, c createCall) (api.Admission, error) {
-	r, err := c.Request.Normalize()
+	m, err := s.make(ctx, c)
 	if err != nil {
 		return api.Admission{}, err
 	}
-	if a, ok := s.made(c); ok {
-		return a, nil
+	return s.admission(m.Session, m.Viewer), nil
+}
+
+// make places and commits a session as the leader.
+func (s *Server) make(ctx context.Context, c createCall) (madeSession, error) {
+	r, err := c.Request.Normalize()
+	if err != nil {
+		return madeSession{}, err
+	}
+	if m, ok := s.made(c); ok {
+		return m, nil
 	}
 	r.ExtraData = unlessNull(r.ExtraData)
 	if r.Grant.App != "" && r.Grant.App != r.App {
-		return api.Admission{}, api.Errorf(api.CodeForbidden, "the token is for the application %q only", r.Grant.App)
+		return madeSession{}, api.Errorf(api.CodeForbidden, "the token is for the application %q only", r.Grant.App)
 	}
 	app, err := s.appOf(r)
 	if err != nil {
-		return api.Admission{}, err
+		return madeSession{}, err
 	}
 	if r, err = filledBy(r, app); err != nil {
-		return api.Admission{}, err
+		return madeSession{}, err
 	}
 	create := newCreate(c.ID, r, app)
 	if app.Kind == api.AppExternal {
 		create.Region = r.Region
 		res, err := s.propose(ctx, create)
-		return s.admitCreated(c, res, err)
+		return s.created(c, res, err)
 	}
 	need, err := needOf(r, app)
 	if err != nil {
-		return api.Admission{}, err
+		return madeSession{}, err
 	}
 	s.ruled(s.root(), &need, app, r.Grant.Account)
 	res, err := s.placeAndCommit(ctx, create, need, r)
-	return s.admitCreated(c, res, err)
+	return s.created(c, res, err)
 }
 
 // made finds what an earlier try of the same call has made.
-func (s *Server) made(c createCall) (api.Admission, bool) {
+func (s *Server) made(c createCall) (madeSession, bool) {
 	v, ok := s.root().Session(c.ID)
 	if !ok || v.Account != c.Request.Grant.Account {
-		return api.Admission{}, false
+		return madeSession{}, false
 	}
-	return s.admission(v, 1), true
+	return madeSession{v, 1}, true
 }
 
-func (s *Server) admitCreated(c createCall, res state.Result, err error) (api.Admission, error) {
+func (s *Server) created(c createCall, res state.Result, err error) (madeSession, error) {
 	if api.CodeOf(err) == api.CodeConflict {
-		if a, ok := s.made(c); ok {
-			return a, nil
+		if m, ok := s.made(c); ok {
+			return m, nil
 		}
 	}
 	if err != nil {
-		return api.Admission{}, err
+		return madeSession{}, err
 	}
 	if v := res.Session; !res.Duplicate && v.Queue == nil {
 		s.cfg.Log.Info("session created", "session", v.ID, "app", v.App, "node", v.Node, "pool", v.Pool, "codec", v.Codec, "km", v.Placement.DistanceKM)
 	}
-	return s.admission(*res.Session, res.Viewer), nil
+	return madeSession{*res.Session, res.Viewer}, nil
 }
 
 func newCreate(id api.SessionID, r api.CreateRequest, app api.App) *state.Create {

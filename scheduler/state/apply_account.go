@@ -130,8 +130,8 @@ func (m *Secrets) apply(t *tx) Result {
 
 func (*Tick) apply(t *tx) Result {
 	before := t.now.Add(-Keep)
-	for _, key := range t.finished.purge(before) {
-		t.keys = t.keys.Delete(key)
+	for _, key := range t.finished.purge(t.edits, before) {
+		t.keys = t.keys.DeleteIn(t.edits, key)
 	}
 	for id, tok := range t.tokens.All() {
 		if tok.Expires.Before(before) {

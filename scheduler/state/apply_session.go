@@ -74,7 +74,7 @@ func (m *Create) session(now time.Time) *Session {
 func (t *tx) keep(s *Session) {
 	t.put(s)
 	if s.Key != "" {
-		t.keys = t.keys.Set(idemKey(s.Account, s.Key), s.ID)
+		t.keys = t.keys.SetIn(t.edits, idemKey(s.Account, s.Key), s.ID)
 	}
 }
 
@@ -118,14 +118,14 @@ func (t *tx) reserve(m claim) error {
 	}
 	n, _ = t.edit(m.node)
 	n.take(m.pool, m.reserved)
-	n.sessions = n.sessions.Set(string(m.id), struct{}{})
+	n.sessions = n.sessions.SetIn(t.edits, string(m.id), struct{}{})
 	return nil
 }
 
 func (t *tx) unreserve(m claim) {
 	if n, ok := t.edit(m.node); ok {
 		n.free(m.pool, m.reserved)
-		n.sessions = n.sessions.Delete(string(m.id))
+		n.sessions = n.sessions.DeleteIn(t.edits, string(m.id))
 	}
 }
 
@@ -139,13 +139,13 @@ func (t *tx) change(id api.SessionID) (*Session, bool) {
 	return &c, true
 }
 
-func (t *tx) put(s *Session) { t.sessions = t.sessions.Set(string(s.ID), s) }
+func (t *tx) put(s *Session) { t.sessions = t.sessions.SetIn(t.edits, string(s.ID), s) }
 
 // finish moves a session to the finished ones and frees what it held.
 func (t *tx) finish(s *Session, o api.Observed) {
 	if n, ok := t.edit(s.Node); ok {
 		n.free(s.Pool, s.Reserved)
-		n.sessions = n.sessions.Delete(string(s.ID))
+		n.sessions = n.sessions.DeleteIn(t.edits, string(s.ID))
 	}
 	t.close(s, o)
 }
@@ -160,15 +160,15 @@ func (t *tx) abandon(s *Session, o api.Observed) {
 func (t *tx) hold(s *Session) {
 	if n, ok := t.edit(s.Node); ok {
 		n.Held = append(n.Held, Held{Session: s.ID, Generation: s.Generation, Pool: s.Pool, Reserved: s.Reserved})
-		n.sessions = n.sessions.Delete(string(s.ID))
+		n.sessions = n.sessions.DeleteIn(t.edits, string(s.ID))
 	}
 }
 
 func (t *tx) close(s *Session, o api.Observed) {
 	s.Observed, s.EndedAt, s.Connected = o, t.now, false
-	t.sessions = t.sessions.Delete(string(s.ID))
-	for _, key := range t.finished.add(s) {
-		t.keys = t.keys.Delete(key)
+	t.sessions = t.sessions.DeleteIn(t.edits, string(s.ID))
+	for _, key := range t.finished.add(t.edits, s, t.maxFinished()) {
+		t.keys = t.keys.DeleteIn(t.edits, key)
 	}
 }
 

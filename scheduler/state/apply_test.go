@@ -1,6 +1,8 @@
 package state
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -447,5 +449,28 @@ func TestDemandIsBounded(t *testing.T) {
 	r.do(&Tick{})
 	if left := len(r.s.Demand()); left != 0 {
 		t.Errorf("%d cells of days ago are left", left)
+	}
+}
+
+// TestFinishedSessionsAreBounded forgets the oldest before a day is over when
+// there are too many.
+func TestFinishedSessionsAreBounded(t *testing.T) {
+	var f finished
+	var forgotten []string
+	for i := range 3*chunkSize + 10 {
+		s := &Session{Session: api.Session{ID: api.SessionID(fmt.Sprint("s", i)), Account: "a", EndedAt: epoch}, Key: fmt.Sprint("k", i)}
+		forgotten = append(forgotten, f.add(uint64(1+i/7), s, 2*chunkSize)...)
+	}
+	left := slices.Collect(f.ids())
+	if len(left) != chunkSize+10 || left[0] != api.SessionID(fmt.Sprint("s", 2*chunkSize)) || len(forgotten) != 2*chunkSize || forgotten[0] != idemKey("a", "k0") {
+		t.Errorf("%d are left from %s on, %d keys are forgotten", len(left), left[0], len(forgotten))
+	}
+	if old, young := (&tx{entry: 1}).maxFinished(), (&tx{entry: 2}).maxFinished(); old != 200_000 || young < 1_000_000 {
+		t.Errorf("entries of version 1 keep %d, of version 2 %d", old, young)
+	}
+	newest := slices.Collect(f.newest())
+	slices.Reverse(newest)
+	if !slices.Equal(newest, left) {
+		t.Error("from the newest on there are others")
 	}
 }

@@ -25,6 +25,26 @@ type coder struct {
 	version int    // of the entry or snapshot; what later ones added is left out of 0 and 1
 	b       []byte // what was written, or what is left to read
 	err     error
+	words   *words // strings that were read before; nil = keep none
+}
+
+// words are strings that are read again and again: accounts, regions, codecs.
+// Each is made once.
+type words [256]string
+
+func (w *words) of(b []byte) string {
+	if w == nil || len(b) == 0 || len(b) > 64 {
+		return string(b)
+	}
+	h := uint32(len(b))
+	for _, x := range b {
+		h = (h ^ uint32(x)) * 16777619
+	}
+	at := &w[h>>24]
+	if *at != string(b) {
+		*at = string(b)
+	}
+	return *at
 }
 
 func (c *coder) fail(what string) {
@@ -92,6 +112,18 @@ func (c *coder) bytes(v *[]byte) {
 	c.b = c.b[n:]
 }
 
+// part gives the next bytes, led by their length, without copying them.
+func (c *coder) part() (b []byte) {
+	var n uint64
+	c.uint(&n)
+	if n > maxString || n > uint64(len(c.b)) {
+		c.fail("bytes")
+		return nil
+	}
+	b, c.b = c.b[:n], c.b[n:]
+	return b
+}
+
 func (c *coder) time(v *time.Time) {
 	var ns int64
 	if !v.IsZero() {
@@ -141,7 +173,7 @@ func str[T ~string](c *coder, v *T) {
 		*v = ""
 		return
 	}
-	*v = T(c.b[:n])
+	*v = T(c.words.of(c.b[:n]))
 	c.b = c.b[n:]
 }
 

@@ -9,21 +9,26 @@ import (
 )
 
 const (
-	chunkSize   = 256     // finished sessions that are forgotten together
-	maxFinished = 200_000 // beyond it the oldest chunk goes before its time
-	maxEnd      = 48      // bytes of a finished session's message
+	chunkSize = 256 // finished sessions that are forgotten together
+	maxEnd    = 48  // bytes of a finished session's message
+	// Beyond so many the oldest chunk goes before its time. Entries of version 1
+	// keep fewer: replicas that read no later ones must come to the same.
+	maxFinished   = 1 << 20
+	maxFinishedV1 = 200_000
 )
 
 // finished keeps ended sessions as packed records, findable by id and forgotten
 // a chunk at a time, oldest first.
 type finished struct {
 	records Map[string]
-	chunks  []*chunk
+	chunks  []*chunk // full ones
+	open    *chunk   // the newest; nil when it would be empty
 }
 
 type chunk struct {
 	ids  []api.SessionID
-	last int64 // ns
+	last int64  // ns
+	edit uint64 // the change that made it and may add to it; 0 = none
 }
 
 // record lists the fields of a finished session that are kept; extra_data and
@@ -69,9 +74,48 @@ func (f *finished) get(id api.SessionID) (api.Session, bool) {
 
 func (f *finished) all() iter.Seq[api.Session] {
 	return func(yield func(api.Session) bool) {
+		for id := range f.ids() {
+			if s, ok := f.get(id); ok && !yield(s) {
+				return
+			}
+		}
+	}
+}
+
+// ids walks the sessions, those that ended first in front.
+func (f *finished) ids() iter.Seq[api.SessionID] {
+	return func(yield func(api.SessionID) bool) {
 		for _, c := range f.chunks {
 			for _, id := range c.ids {
-				if s, ok := f.get(id); ok && !yield(s) {
+				if !yield(id) {
+					return
+				}
+			}
+		}
+		if f.open == nil {
+			return
+		}
+		for _, id := range f.open.ids {
+			if !yield(id) {
+				return
+			}
+		}
+	}
+}
+
+// newest walks the sessions, those that ended last in front.
+func (f *finished) newest() iter.Seq[api.SessionID] {
+	return func(yield func(api.SessionID) bool) {
+		if f.open != nil {
+			for _, id := range slices.Backward(f.open.ids) {
+				if !yield(id) {
+					return
+				}
+			}
+		}
+		for _, c := range slices.Backward(f.chunks) {
+			for _, id := range slices.Backward(c.ids) {
+				if !yield(id) {
 					return
 				}
 			}
@@ -81,49 +125,68 @@ func (f *finished) all() iter.Seq[api.Session] {
 
 // add packs a session. It gives the idempotency keys of those it forgot to keep
 // the bound.
-func (f *finished) add(s *Session) (keys []string) {
+func (f *finished) add(edit uint64, s *Session, bound int) (keys []string) {
 	keep := s.Session
 	keep.Message = keep.Message[:min(len(keep.Message), maxEnd)]
 	key := s.Key
 	var c coder
 	record(&c, &keep, &key)
-	f.append(s.ID, string(c.b), s.EndedAt.UnixNano())
-	if f.records.Len() > maxFinished {
-		keys = f.dropFirst()
+	f.append(edit, s.ID, string(c.b), s.EndedAt.UnixNano())
+	for f.records.Len() > bound {
+		keys = append(keys, f.dropFirst(edit)...)
 	}
 	return keys
 }
 
-func (f *finished) append(id api.SessionID, packed string, ended int64) {
-	f.records = f.records.Set(string(id), packed)
-	var open chunk
-	f.chunks = slices.Clone(f.chunks)
-	if n := len(f.chunks); n > 0 && len(f.chunks[n-1].ids) < chunkSize {
-		open = *f.chunks[n-1]
-		f.chunks = f.chunks[:n-1]
+func (f *finished) append(edit uint64, id api.SessionID, packed string, ended int64) {
+	if len(id) < 128 && len(packed) > len(id) && packed[1:1+len(id)] == string(id) {
+		id = api.SessionID(packed[1 : 1+len(id)]) // the record begins with it: one copy serves both
 	}
-	open.ids = append(slices.Clone(open.ids), id)
-	open.last = max(open.last, ended)
-	f.chunks = append(f.chunks, &open)
+	f.records = f.records.SetIn(edit, string(id), packed)
+	switch {
+	case f.open == nil:
+		f.open = &chunk{edit: edit}
+	case edit == 0 || f.open.edit != edit:
+		f.open = &chunk{edit: edit, last: f.open.last, ids: slices.Clone(f.open.ids)}
+	}
+	f.open.ids = append(f.open.ids, id)
+	f.open.last = max(f.open.last, ended)
+	if len(f.open.ids) == chunkSize {
+		f.open.ids = slices.Clip(f.open.ids)
+		f.chunks = append(slices.Clip(f.chunks), f.open)
+		f.open = nil
+	}
 }
 
-func (f *finished) dropFirst() (keys []string) {
-	for _, id := range f.chunks[0].ids {
+// first is the oldest chunk; nil when there is none.
+func (f *finished) first() *chunk {
+	if len(f.chunks) > 0 {
+		return f.chunks[0]
+	}
+	return f.open
+}
+
+func (f *finished) dropFirst(edit uint64) (keys []string) {
+	for _, id := range f.first().ids {
 		packed, _ := f.records.Get(string(id))
 		if s, key, err := unpack(packed); err == nil && key != "" {
 			keys = append(keys, idemKey(s.Account, key))
 		}
-		f.records = f.records.Delete(string(id))
+		f.records = f.records.DeleteIn(edit, string(id))
 	}
-	f.chunks = f.chunks[1:]
+	if len(f.chunks) > 0 {
+		f.chunks = f.chunks[1:]
+	} else {
+		f.open = nil
+	}
 	return keys
 }
 
 // purge forgets the chunks that ended before a time and gives their
 // idempotency keys.
-func (f *finished) purge(before time.Time) (keys []string) {
-	for len(f.chunks) > 0 && f.chunks[0].last < before.UnixNano() {
-		keys = append(keys, f.dropFirst()...)
+func (f *finished) purge(edit uint64, before time.Time) (keys []string) {
+	for c := f.first(); c != nil && c.last < before.UnixNano(); c = f.first() {
+		keys = append(keys, f.dropFirst(edit)...)
 	}
 	return keys
 }

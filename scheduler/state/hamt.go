@@ -23,15 +23,21 @@ const (
 
 type branch[V any] struct {
 	bitmap uint32 // unused below the last level, where slots is a plain list
+	edit   uint64 // the change that made it, which may write it in place; 0 = none
 	slots  []slot[V]
 }
 
-// slot is a leaf, or a branch when child is set.
+// slot is a leaf, or a branch when child is set. It is small because branches
+// are copied at every change.
 type slot[V any] struct {
 	child *branch[V]
-	hash  uint64
-	key   string
-	val   V
+	leaf  *leaf[V]
+}
+
+type leaf[V any] struct {
+	hash uint64
+	key  string
+	val  V
 }
 
 func hashOf(s string) uint64 {
@@ -56,8 +62,8 @@ func (m Map[V]) Get(key string) (V, bool) {
 		}
 		s := &b.slots[i]
 		if s.child == nil {
-			if s.key == key {
-				return s.val, true
+			if s.leaf.hash == h && s.leaf.key == key {
+				return s.leaf.val, true
 			}
 			break
 		}
@@ -71,7 +77,7 @@ func (m Map[V]) Get(key string) (V, bool) {
 func (b *branch[V]) find(h uint64, shift int, key string) (int, bool) {
 	if shift >= hashBits {
 		for i := range b.slots {
-			if b.slots[i].key == key {
+			if b.slots[i].leaf.key == key {
 				return i, true
 			}
 		}
@@ -82,12 +88,18 @@ func (b *branch[V]) find(h uint64, shift int, key string) (int, bool) {
 }
 
 // Set gives a map in which key has the value.
-func (m Map[V]) Set(key string, v V) Map[V] {
+func (m Map[V]) Set(key string, v V) Map[V] { return m.SetIn(0, key, v) }
+
+// SetIn is Set within one change of many keys: what the change itself has copied
+// it writes in place. Nobody may hold a map of the same change but the last; the
+// numbers of changes grow from a map to those made of it. 0 writes nothing in
+// place.
+func (m Map[V]) SetIn(edit uint64, key string, v V) Map[V] {
 	root := m.root
 	if root == nil {
-		root = &branch[V]{}
+		root = &branch[V]{edit: edit}
 	}
-	root, added := root.set(slot[V]{hash: hashOf(key), key: key, val: v}, 0)
+	root, added := root.set(edit, &leaf[V]{hash: hashOf(key), key: key, val: v}, 0)
 	if added {
 		m.n++
 	}
@@ -95,40 +107,52 @@ func (m Map[V]) Set(key string, v V) Map[V] {
 	return m
 }
 
-func (b *branch[V]) set(leaf slot[V], shift int) (*branch[V], bool) {
-	i, ok := b.find(leaf.hash, shift, leaf.key)
+// own gives the branch itself where the change made it, else a copy with room
+// for so many slots more.
+func (b *branch[V]) own(edit uint64, more int) *branch[V] {
+	if edit != 0 && b.edit == edit {
+		return b
+	}
+	return &branch[V]{bitmap: b.bitmap, edit: edit, slots: append(make([]slot[V], 0, len(b.slots)+more), b.slots...)}
+}
+
+func (b *branch[V]) set(edit uint64, l *leaf[V], shift int) (*branch[V], bool) {
+	i, ok := b.find(l.hash, shift, l.key)
 	if !ok {
-		c := &branch[V]{bitmap: b.bitmap, slots: make([]slot[V], 0, len(b.slots)+1)}
+		c := b.own(edit, 1)
 		if shift < hashBits {
-			c.bitmap |= 1 << (leaf.hash >> shift & levelMask)
+			c.bitmap |= 1 << (l.hash >> shift & levelMask)
 		}
-		c.slots = append(append(append(c.slots, b.slots[:i]...), leaf), b.slots[i:]...)
+		c.slots = slices.Insert(c.slots, i, slot[V]{leaf: l})
 		return c, true
 	}
-	c := &branch[V]{bitmap: b.bitmap, slots: slices.Clone(b.slots)}
+	c := b.own(edit, 0)
 	at := &c.slots[i]
 	switch {
 	case at.child != nil:
-		child, added := at.child.set(leaf, shift+levelBits)
+		child, added := at.child.set(edit, l, shift+levelBits)
 		*at = slot[V]{child: child}
 		return c, added
-	case at.key == leaf.key:
-		*at = leaf
+	case at.leaf.key == l.key:
+		at.leaf = l
 		return c, false
 	default: // two keys in one slot: both go one level down
-		child, _ := (&branch[V]{}).set(*at, shift+levelBits)
-		child, _ = child.set(leaf, shift+levelBits)
+		child, _ := (&branch[V]{edit: edit}).set(edit, at.leaf, shift+levelBits)
+		child, _ = child.set(edit, l, shift+levelBits)
 		*at = slot[V]{child: child}
 		return c, true
 	}
 }
 
 // Delete gives a map without key.
-func (m Map[V]) Delete(key string) Map[V] {
+func (m Map[V]) Delete(key string) Map[V] { return m.DeleteIn(0, key) }
+
+// DeleteIn is Delete within one change of many keys, as SetIn is.
+func (m Map[V]) DeleteIn(edit uint64, key string) Map[V] {
 	if m.root == nil {
 		return m
 	}
-	root, removed := m.root.remove(hashOf(key), 0, key)
+	root, removed := m.root.remove(edit, hashOf(key), 0, key)
 	if !removed {
 		return m
 	}
@@ -137,26 +161,26 @@ func (m Map[V]) Delete(key string) Map[V] {
 	return m
 }
 
-func (b *branch[V]) remove(h uint64, shift int, key string) (*branch[V], bool) {
+func (b *branch[V]) remove(edit, h uint64, shift int, key string) (*branch[V], bool) {
 	i, ok := b.find(h, shift, key)
 	if !ok {
 		return b, false
 	}
 	at := b.slots[i]
 	if at.child == nil {
-		if at.key != key {
+		if at.leaf.key != key {
 			return b, false
 		}
-		return b.without(i, h, shift), true
+		return b.without(edit, i, h, shift), true
 	}
-	child, removed := at.child.remove(h, shift+levelBits, key)
+	child, removed := at.child.remove(edit, h, shift+levelBits, key)
 	if !removed {
 		return b, false
 	}
 	if child == nil {
-		return b.without(i, h, shift), true
+		return b.without(edit, i, h, shift), true
 	}
-	c := &branch[V]{bitmap: b.bitmap, slots: slices.Clone(b.slots)}
+	c := b.own(edit, 0)
 	if len(child.slots) == 1 && child.slots[0].child == nil {
 		c.slots[i] = child.slots[0] // a lone leaf needs no branch of its own
 	} else {
@@ -165,15 +189,15 @@ func (b *branch[V]) remove(h uint64, shift int, key string) (*branch[V], bool) {
 	return c, true
 }
 
-func (b *branch[V]) without(i int, h uint64, shift int) *branch[V] {
+func (b *branch[V]) without(edit uint64, i int, h uint64, shift int) *branch[V] {
 	if len(b.slots) == 1 {
 		return nil
 	}
-	c := &branch[V]{bitmap: b.bitmap, slots: make([]slot[V], 0, len(b.slots)-1)}
+	c := b.own(edit, 0)
 	if shift < hashBits {
 		c.bitmap &^= 1 << (h >> shift & levelMask)
 	}
-	c.slots = append(append(c.slots, b.slots[:i]...), b.slots[i+1:]...)
+	c.slots = slices.Delete(c.slots, i, i+1)
 	return c
 }
 
@@ -193,7 +217,7 @@ func (b *branch[V]) walk(yield func(string, V) bool) bool {
 			if !s.child.walk(yield) {
 				return false
 			}
-		} else if !yield(s.key, s.val) {
+		} else if !yield(s.leaf.key, s.leaf.val) {
 			return false
 		}
 	}

@@ -54,16 +54,21 @@ func (n *Node) Fits(p api.Pool, codec api.Codec, cost, extra uint64, extraSessio
 	return api.Refusal{}, true
 }
 
-// edit gives a copy of a node that may be changed and is already in the state.
+// edit gives a copy of a node that may be changed and is already in the state:
+// one for all the commands of an entry.
 func (t *tx) edit(id api.NodeID) (*Node, bool) {
 	n, ok := t.nodes.Get(string(id))
 	if !ok {
 		return nil, false
 	}
+	if n.edit == t.edits {
+		return n, true
+	}
 	c := *n
+	c.edit = t.edits
 	c.used = slices.Clone(n.used)
 	c.Held = slices.Clone(n.Held)
-	t.nodes = t.nodes.Set(string(id), &c)
+	t.nodes = t.nodes.SetIn(t.edits, string(id), &c)
 	return &c, true
 }
 

@@ -108,12 +108,11 @@ const paceOf = 32
 // reservation, by the last ones; 0 when fewer than two are known.
 func (s *State) endEvery() time.Duration {
 	oldest, n := s.last, 0
-	for i := len(s.finished.chunks) - 1; i >= 0 && n < paceOf; i-- {
-		ids := s.finished.chunks[i].ids
-		for k := len(ids) - 1; k >= 0 && n < paceOf; k-- {
-			if v, ok := s.finished.get(ids[k]); ok && v.Node != "" {
-				oldest = v.EndedAt.UnixNano()
-				n++
+	for id := range s.finished.newest() {
+		if v, ok := s.finished.get(id); ok && v.Node != "" {
+			oldest = v.EndedAt.UnixNano()
+			if n++; n == paceOf {
+				break
 			}
 		}
 	}

@@ -61,11 +61,9 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 	for _, v := range s.sessions.Sorted() {
 		out.put(live, func(c *coder) { sessionFields(c, v) })
 	}
-	for _, ch := range s.finished.chunks {
-		for _, id := range ch.ids {
-			packed, _ := s.finished.records.Get(string(id))
-			out.put(sectionFinished, func(c *coder) { c.b = append(c.b, packed...) })
-		}
+	for id := range s.finished.ids() {
+		packed, _ := s.finished.records.Get(string(id))
+		out.put(sectionFinished, func(c *coder) { c.b = append(c.b, packed...) })
 	}
 	for _, m := range s.demand {
 		out.put(sectionDemand, func(c *coder) { list(c, &m.cells, demandCell) })
@@ -122,6 +120,8 @@ func Read(r io.Reader) (*State, error) {
 		return nil, fmt.Errorf("read snapshot: it opens with %q and this program reads %q: %w", magic, snapshotMagic, ErrEntry)
 	}
 	s := New()
+	s.edits = 1 // this one
+	known := new(words)
 	for {
 		section, payload, err := readRecord(in)
 		if err != nil {
@@ -131,7 +131,7 @@ func Read(r io.Reader) (*State, error) {
 			s.requeue()
 			return s, nil
 		}
-		c := coder{reading: true, b: payload}
+		c := coder{reading: true, b: payload, words: known}
 		if err := s.load(section, &c); err != nil {
 			return nil, fmt.Errorf("read snapshot section %d: %w", section, err)
 		}
@@ -187,13 +187,14 @@ func (s *State) load(section uint64, c *coder) error {
 		sessionFields(c, v)
 		err = s.loadSession(v)
 	case sectionFinished:
-		v, key, e := unpack(string(c.b))
+		packed := string(c.b)
+		v, key, e := unpack(packed)
 		if e != nil {
 			return e
 		}
-		s.finished.append(v.ID, string(c.b), v.EndedAt.UnixNano())
+		s.finished.append(s.edits, v.ID, packed, v.EndedAt.UnixNano())
 		if key != "" {
-			s.keys = s.keys.Set(idemKey(v.Account, key), v.ID)
+			s.keys = s.keys.SetIn(s.edits, idemKey(v.Account, key), v.ID)
 		}
 		return nil
 	case sectionDemand:
@@ -290,7 +291,7 @@ func (s *State) loadNode(c *coder) error {
 	for _, h := range n.Held {
 		n.take(h.Pool, h.Reserved)
 	}
-	s.nodes = s.nodes.Set(string(n.ID), n)
+	s.nodes = s.nodes.SetIn(s.edits, string(n.ID), n)
 	return nil
 }
 
@@ -327,9 +328,9 @@ func sessionFields(c *coder, s *Session) {
 }
 
 func (s *State) loadSession(v *Session) error {
-	s.sessions = s.sessions.Set(string(v.ID), v)
+	s.sessions = s.sessions.SetIn(s.edits, string(v.ID), v)
 	if v.Key != "" {
-		s.keys = s.keys.Set(idemKey(v.Account, v.Key), v.ID)
+		s.keys = s.keys.SetIn(s.edits, idemKey(v.Account, v.Key), v.ID)
 	}
 	if v.Node == "" {
 		return nil
@@ -338,10 +339,8 @@ func (s *State) loadSession(v *Session) error {
 	if !ok {
 		return fmt.Errorf("session %s stands on an unknown node: %w", v.ID, ErrEntry)
 	}
-	c := *n
-	c.used = append([]usage(nil), n.used...)
-	c.take(v.Pool, v.Reserved)
-	c.sessions = c.sessions.Set(string(v.ID), struct{}{})
-	s.nodes = s.nodes.Set(string(c.ID), &c)
+	// Nobody else has the state yet: the node is changed where it is.
+	n.take(v.Pool, v.Reserved)
+	n.sessions = n.sessions.SetIn(s.edits, string(v.ID), struct{}{})
 	return nil
 }

@@ -25,6 +25,7 @@ type State struct {
 	queue    queue
 	policies Map[*policyDoc] // by account
 	networks Map[*network]   // of the atlas
+	edits    uint64          // entries applied since New or Read: numbers the changes of the maps
 }
 
 // Session is a live session with what only the schedulers need of it.
@@ -55,6 +56,7 @@ type Node struct {
 	doc      []byte
 	used     []usage
 	sessions Map[struct{}]
+	edit     uint64 // the change that copied it and may write it; 0 = none
 }
 
 type usage struct {
@@ -107,7 +109,15 @@ type Result struct {
 // Tx is the state while one entry is applied.
 type tx struct {
 	State
-	now time.Time
+	now   time.Time
+	entry int // version of the entry
+}
+
+func (t *tx) maxFinished() int {
+	if t.entry < 2 {
+		return maxFinishedV1
+	}
+	return maxFinished
 }
 
 // New gives the empty state.
@@ -120,8 +130,9 @@ func (s *State) Apply(entry []byte) (*State, []Result, error) {
 	if err != nil {
 		return s, nil, err
 	}
-	t := &tx{State: *s}
+	t := &tx{State: *s, entry: int(entry[0])}
 	t.last = max(t.last, stamp.UnixNano())
+	t.edits++
 	t.now = fromNS(t.last)
 	results := make([]Result, len(commands))
 	for i, c := range commands {
