@@ -3,6 +3,7 @@ package scheduler
 import (
 	"bytes"
 	"compress/flate"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -20,9 +21,10 @@ import (
 
 // Bounds of the explanations that are kept.
 const (
-	// explainPerSecond bounds how many are kept of one second: in a herd the
-	// placements matter more than why.
-	explainPerSecond = 500
+	// explainPerSecond bounds how many are kept of one second, at 0.3 ms each: in
+	// a herd the placements matter more than why.
+	explainPerSecond = 200
+	explainWaiting   = 256 // that wait for the disk; more are not kept
 	explainSegment   = 4 << 20
 	explainSegments  = 64
 	// maxExplanation bounds one, compressed and not.
@@ -41,9 +43,12 @@ type explanations struct {
 	zip      *flate.Writer
 	buf      bytes.Buffer
 
-	rate   sync.Mutex
-	second int64
-	count  int
+	rate    sync.Mutex
+	second  int64
+	count   int
+	waiting []*api.Explanation // for the disk
+	writing bool
+	idle    chan struct{} // closed when nothing waits any more; nil while nobody asks
 }
 
 // explainFile is one segment.
@@ -266,14 +271,71 @@ func readExplained(b []byte) (id api.SessionID, doc []byte, err error) {
 
 func (s *Server) explainDir() string { return filepath.Join(s.cfg.Data, "explain") }
 
-// keepExplanation keeps why a session that was committed runs where it does.
+// keepExplanation keeps why a session that was committed runs where it does,
+// without making anybody wait for the disk.
 func (s *Server) keepExplanation(id api.SessionID, x *api.Explanation) {
 	if x == nil {
 		return
 	}
 	x.Session = id
-	root := s.root()
-	if err := s.view.kept.put(s.explainDir(), x, func(id api.SessionID) bool { _, ok := root.Session(id); return ok }); err != nil {
-		s.cfg.Log.Warn("explanation was not kept", "session", id, "error", err)
+	e := &s.view.kept
+	e.rate.Lock()
+	defer e.rate.Unlock()
+	if len(e.waiting) >= explainWaiting {
+		return
+	}
+	e.waiting = append(e.waiting, x)
+	if !e.writing {
+		e.writing = true
+		go s.writeExplanations() // ends when nothing waits; Run waits for that
+	}
+}
+
+// writeExplanations writes what waits.
+func (s *Server) writeExplanations() {
+	e := &s.view.kept
+	for x := e.next(); x != nil; x = e.next() {
+		root := s.root()
+		if err := e.put(s.explainDir(), x, func(id api.SessionID) bool { _, ok := root.Session(id); return ok }); err != nil {
+			s.cfg.Log.Warn("explanation was not kept", "session", x.Session, "error", err)
+		}
+	}
+}
+
+// next gives what was asked to be kept first; nil, and the writer must end, when
+// nothing waits.
+func (e *explanations) next() *api.Explanation {
+	e.rate.Lock()
+	defer e.rate.Unlock()
+	if len(e.waiting) > 0 {
+		x := e.waiting[0]
+		e.waiting = e.waiting[1:]
+		return x
+	}
+	e.waiting, e.writing = nil, false
+	if e.idle != nil {
+		close(e.idle)
+		e.idle = nil
+	}
+	return nil
+}
+
+// settle waits until what was asked to be kept before is on the disk.
+func (e *explanations) settle(ctx context.Context) error {
+	e.rate.Lock()
+	if !e.writing {
+		e.rate.Unlock()
+		return nil
+	}
+	if e.idle == nil {
+		e.idle = make(chan struct{})
+	}
+	idle := e.idle
+	e.rate.Unlock()
+	select {
+	case <-idle:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the explanations: %w", ctx.Err())
 	}
 }

@@ -21,10 +21,13 @@ func (s *Server) Placement(ctx context.Context, id api.SessionID) (api.Explanati
 }
 
 // explained finds an explanation on this replica.
-func (s *Server) explained(_ context.Context, id api.SessionID) (api.Explanation, error) {
+func (s *Server) explained(ctx context.Context, id api.SessionID) (api.Explanation, error) {
 	v, known := s.root().Session(id)
 	if !known {
 		return api.Explanation{}, noSession(id)
+	}
+	if err := s.view.kept.settle(ctx); err != nil {
+		return api.Explanation{}, err
 	}
 	x, ok, err := s.view.kept.get(s.explainDir(), id)
 	if err != nil {

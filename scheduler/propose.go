@@ -162,9 +162,12 @@ func (s *Server) commit(r *replica, batch []*proposal) {
 			o.err = &api.Error{Code: api.CodeUnavailable, Message: "the change could not be written", Err: ofRaft(err)}
 		} else {
 			o.result = results[i]
-			s.follow(o.result)
 		}
 		p.done <- o
+	}
+	// Those who wait have their answers: what these call for comes after.
+	for _, r := range results {
+		s.follow(r)
 	}
 }
 

@@ -104,6 +104,7 @@ func (s *Server) Run(ctx context.Context) error {
 	cancel()
 	owned.Wait()
 	s.forward.close()
+	_ = s.view.kept.settle(context.Background()) // a few writes: it always ends
 	return errors.Join(err, r.shut())
 }
 

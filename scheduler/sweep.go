@@ -18,6 +18,7 @@ func (s *Server) sweepLoop(ctx context.Context) {
 	ticker := time.NewTicker(s.cfg.SweepEvery)
 	defer ticker.Stop()
 	ticked := s.cfg.Clock()
+	var look lookout
 	for {
 		select {
 		case <-ctx.Done():
@@ -25,7 +26,7 @@ func (s *Server) sweepLoop(ctx context.Context) {
 		case <-ticker.C:
 		}
 		s.loseNodes(ctx)
-		s.endOverdue(ctx)
+		s.endOverdue(ctx, &look)
 		var rest []state.Command
 		if cells := s.demand.flush(s.now()); len(cells) > 0 {
 			rest = append(rest, &state.Demand{Cells: cells})
@@ -80,10 +81,34 @@ func (s *Server) overdue(v *state.Session, now time.Time) (api.Reason, bool) {
 	}
 }
 
-func (s *Server) endOverdue(ctx context.Context) {
+// lookout says which sessions a sweep looks at: those that changed since the
+// last one, and every so often all. Their times are minutes.
+type lookout struct {
+	seen *state.State
+	all  time.Time // not before, by this process's clock
+}
+
+// lookShare bounds what looking at all sessions takes: one part in so many of a
+// core. 100,000 sessions are looked at every second.
+const lookShare = 100
+
+func (l *lookout) look(root *state.State, at func(*state.Session)) {
+	began := time.Now()
+	if l.seen == nil || !began.Before(l.all) {
+		for v := range root.Sessions() {
+			at(v)
+		}
+		l.all = began.Add(lookShare * time.Since(began))
+	} else {
+		root.SessionsSince(l.seen, at)
+	}
+	l.seen = root
+}
+
+func (s *Server) endOverdue(ctx context.Context, l *lookout) {
 	var over []state.Command
 	now := s.now()
-	for v := range s.root().Sessions() {
+	l.look(s.root(), func(v *state.Session) {
 		if why, is := s.overdue(v, now); is {
 			s.cfg.Log.Info("session is overdue", "session", v.ID, "reason", why)
 			if v.Wait != nil && why == api.ReasonNoCapacity {
@@ -91,7 +116,7 @@ func (s *Server) endOverdue(ctx context.Context) {
 			}
 			over = append(over, &state.End{ID: v.ID, Reason: why})
 		}
-	}
+	})
 	s.proposeAll(ctx, over)
 }
 

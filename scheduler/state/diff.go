@@ -18,6 +18,16 @@ func (s *State) NodesSince(old *State, changed func(id api.NodeID, n *Node)) {
 	})
 }
 
+// SessionsSince calls changed for every live session that differs from an
+// earlier root's.
+func (s *State) SessionsSince(old *State, changed func(*Session)) {
+	differ(old.sessions.root, s.sessions.root, 0, func(_ string, v *Session, there bool) {
+		if there {
+			changed(v)
+		}
+	})
+}
+
 // differ walks two tries of the same shape side by side.
 func differ[V comparable](a, b *branch[V], shift int, changed func(key string, v V, there bool)) {
 	switch {

@@ -50,3 +50,17 @@ func TestNodesSince(t *testing.T) {
 		t.Error("the whole state is not all its nodes")
 	}
 }
+
+func TestSessionsSince(t *testing.T) {
+	r := newRig(t)
+	r.do(creation("s1", "n1"), creation("s2", "n1"))
+	old := r.s
+	r.do(creation("s3", "n2"))
+	r.report("s2", api.ObservedStarting, 1)
+	r.report("s1", api.ObservedStopped, 1)
+	seen := map[api.SessionID]api.Observed{}
+	r.s.SessionsSince(old, func(v *Session) { seen[v.ID] = v.Observed })
+	if want := (map[api.SessionID]api.Observed{"s2": api.ObservedStarting, "s3": ""}); !maps.Equal(seen, want) {
+		t.Errorf("changed are %v, want %v", seen, want)
+	}
+}
