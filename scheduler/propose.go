@@ -78,8 +78,12 @@ func (s *Server) await(ctx context.Context, p *proposal) (state.Result, error) {
 	if p == nil {
 		return state.Result{}, api.Errorf(api.CodeUnavailable, "the scheduler is too busy or stopping: try again")
 	}
-	timer := time.NewTimer(proposeTimeout)
-	defer timer.Stop()
+	var late <-chan time.Time
+	if _, bounded := ctx.Deadline(); !bounded {
+		timer := time.NewTimer(proposeTimeout)
+		defer timer.Stop()
+		late = timer.C
+	}
 	var over chan struct{}
 	if p.term != nil {
 		over = p.term.over
@@ -97,7 +101,7 @@ func (s *Server) await(ctx context.Context, p *proposal) (state.Result, error) {
 		}
 	case <-ctx.Done():
 		return state.Result{}, &api.Error{Code: api.CodeTimeout, Message: "the change was not confirmed in time", Err: ctx.Err()}
-	case <-timer.C:
+	case <-late:
 		return state.Result{}, api.Errorf(api.CodeTimeout, "the change was not confirmed in %s", proposeTimeout)
 	}
 }

@@ -80,7 +80,11 @@ func (t *tx) keep(s *Session) {
 
 func idemKey(account, key string) string { return account + "\x00" + key }
 
+// sessionResult shows a session that will not be changed any more.
 func (t *tx) sessionResult(s *Session) Result {
+	if s.Wait == nil {
+		return Result{Session: &s.Session, Viewer: s.Viewer}
+	}
 	c := t.shown(s)
 	return Result{Session: &c, Viewer: s.Viewer}
 }
