@@ -38,6 +38,11 @@ require (
 )
 
 require (
+	github.com/boltdb/bolt v1.3.1 // indirect
+	github.com/hashicorp/raft-boltdb/v2 v2.3.0
+)
+
+require (
 	github.com/anishathalye/porcupine v1.3.1
 	github.com/antithesishq/antithesis-sdk-go v0.8.0-default-no-op // indirect
 	github.com/armon/go-metrics v0.4.1 // indirect

@@ -16,8 +16,6 @@ import (
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
 )
 
 const (
@@ -34,22 +32,6 @@ const (
 	ProfileSite = "site" // replicas of one site
 	ProfileWAN  = "wan"  // replicas of several regions
 )
-
-// timers of Raft: a leader that is silent for an election's time is replaced;
-// one that reaches no majority for a lease steps down.
-type timers struct{ election, lease, commit time.Duration }
-
-func timersOf(c Config) timers {
-	switch {
-	case c.RaftListen == "":
-		// The only replica elects itself after one time-out.
-		return timers{100 * time.Millisecond, 80 * time.Millisecond, 5 * time.Millisecond}
-	case c.Profile == ProfileWAN:
-		return timers{5 * time.Second, 2500 * time.Millisecond, 100 * time.Millisecond}
-	default:
-		return timers{200 * time.Millisecond, 150 * time.Millisecond, 5 * time.Millisecond}
-	}
-}
 
 // errRemoved ends a replica that the cluster has let go.
 var errRemoved = errors.New("this replica was removed from its cluster: to join again, start it on an empty data directory with --join")
@@ -102,17 +84,11 @@ func openReplica(c Config) (_ *replica, err error) {
 		return nil, err
 	}
 	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: lineWriter{c.Log, c.RaftListen == ""}, DisableTime: true})
-	meta := &metadb.BoltMetaDB{} // ours, as the log does not close its own
-	r.close = append(r.close, meta.Close)
-	w, err := wal.Open(logs, wal.WithSegmentSize(segmentBytes), wal.WithLogger(logger), wal.WithMetaStore(meta))
+	log, err := OpenLog(logs, logger)
 	if err != nil {
-		return nil, fmt.Errorf("open raft log: %w", err)
+		return nil, err
 	}
-	r.close = append(r.close, w.Close)
-	cache, err := raft.NewLogCache(cachedEntries, w)
-	if err != nil {
-		return nil, fmt.Errorf("make log cache: %w", err)
-	}
+	r.close = append(r.close, log.Close)
 	files, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger)
 	if err != nil {
 		return nil, fmt.Errorf("open snapshots: %w", err)
@@ -122,26 +98,18 @@ func openReplica(c Config) (_ *replica, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.member, err = raft.HasExistingState(cache, w, snaps); err != nil {
+	if r.member, err = raft.HasExistingState(log, log, snaps); err != nil {
 		return nil, fmt.Errorf("look for an existing cluster: %w", err)
 	}
-	if r.raft, err = raft.NewRaft(raftConfig(c, r.id, logger), r.fsm, cache, w, snaps, transport); err != nil {
+	t := timersOf(c.Profile)
+	if c.RaftListen == "" {
+		t = timersAlone()
+	}
+	if r.raft, err = raft.NewRaft(raftConfig(t, r.id, logger), r.fsm, log, log, snaps, transport); err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	r.close = append(r.close, func() error { return r.raft.Shutdown().Error() })
 	return r, nil
-}
-
-// raftConfig has the timers of the profile.
-func raftConfig(c Config, id raft.ServerID, l hclog.Logger) *raft.Config {
-	rc := raft.DefaultConfig()
-	rc.LocalID, rc.Logger, rc.NoLegacyTelemetry = id, l, true
-	t := timersOf(c)
-	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout, rc.CommitTimeout = t.election, t.election, t.lease, t.commit
-	rc.TrailingLogs, rc.SnapshotThreshold = trailingLogs, snapshotAfter
-	rc.SnapshotInterval = 30 * time.Second
-	rc.ShutdownOnRemove = false // Run says why it ends
-	return rc
 }
 
 // openTransport listens for the other replicas, or makes a transport that has none.
