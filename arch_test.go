@@ -25,7 +25,7 @@ var floors = []struct {
 	{2, "edge/gpu/nvml edge/certify edge/instance edge/relay scheduler/place media/capture media/encode media/input media/rtc api/gateway"},
 	{3, "edge/stream edge/encoder edge/probe scheduler edge"},
 	{4, "cmd/run/control cmd/run/node"},
-	{5, "cmd/run/fleet cmd/run/site bench/fleet"},
+	{5, "cmd/run/fleet cmd/run/site bench/fleet bench/ledger"},
 	{6, "cmd/perigee cmd/perigee-edge cmd/run/e2e bench bench/latencyapp api/web/build api/web/webtest"},
 }
 

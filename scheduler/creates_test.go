@@ -5,6 +5,7 @@ import (
 	"errors"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -12,7 +13,9 @@ import (
 
 // TestCreatesTravelTogether asks a follower for many sessions at once, with some
 // that must fail among them.
-func TestCreatesTravelTogether(t *testing.T) {
+func TestCreatesTravelTogether(t *testing.T) { synctest.Test(t, testCreatesTravelTogether) }
+
+func testCreatesTravelTogether(t *testing.T) {
 	c := newCluster(t, 3)
 	w := c.world(c.follower())
 	w.app()
@@ -29,6 +32,11 @@ func TestCreatesTravelTogether(t *testing.T) {
 					r.App = "absent"
 				}
 			})
+			if err == nil {
+				if _, v, err := w.s.CheckTicket(w.ctx(), a.Ticket); err != nil || v.ID != a.Session.ID || len(a.ICEServers) != 2 {
+					t.Errorf("the ticket of create %d: %v, with %d relays", i, err, len(a.ICEServers))
+				}
+			}
 			mu.Lock()
 			defer mu.Unlock()
 			switch {
@@ -38,9 +46,6 @@ func TestCreatesTravelTogether(t *testing.T) {
 				t.Errorf("create %d: %v", i, err)
 			default:
 				ids[a.Session.ID] = true
-				if _, v, err := w.s.CheckTicket(w.ctx(), a.Ticket); err != nil || v.ID != a.Session.ID || len(a.ICEServers) != 2 {
-					t.Errorf("the ticket of create %d: %v, with %d relays", i, err, len(a.ICEServers))
-				}
 			}
 		})
 	}
@@ -57,7 +62,9 @@ func TestCreatesTravelTogether(t *testing.T) {
 
 // TestLeaderOfTheVersionBefore creates through a leader that knows one create at
 // a time.
-func TestLeaderOfTheVersionBefore(t *testing.T) {
+func TestLeaderOfTheVersionBefore(t *testing.T) { synctest.Test(t, testLeaderOfTheVersionBefore) }
+
+func testLeaderOfTheVersionBefore(t *testing.T) {
 	c := newCluster(t, 3)
 	w := c.world(c.follower())
 	w.app()
@@ -84,7 +91,9 @@ func TestLeaderOfTheVersionBefore(t *testing.T) {
 }
 
 // TestForwardingEnds stops a follower with creates on their way.
-func TestForwardingEnds(t *testing.T) {
+func TestForwardingEnds(t *testing.T) { synctest.Test(t, testForwardingEnds) }
+
+func testForwardingEnds(t *testing.T) {
 	c := newCluster(t, 3)
 	at := c.follower()
 	w := c.world(at)

@@ -13,7 +13,7 @@ import (
 
 // Log is a replica's Raft log on the disk: entries and Raft's own few words.
 type Log struct {
-	raft.LogStore    // with the latest entries in memory
+	*raft.LogCache   // the entries, the latest also in memory
 	raft.StableStore // term and vote
 	close            []func() error
 }
@@ -37,7 +37,7 @@ func OpenLog(dir string, logger hclog.Logger) (_ *Log, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("make log cache: %w", err)
 	}
-	l.LogStore, l.StableStore = cache, w
+	l.LogCache, l.StableStore = cache, w
 	return l, nil
 }
 
