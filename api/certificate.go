@@ -48,6 +48,7 @@ type LoadPoint struct {
 type EngineCertificate struct {
 	Engine  string      `json:"engine"` // "cpu", "nvenc0", "vaapi0"
 	Pool    Pool        `json:"pool"`
+	Device  string      `json:"device,omitempty"` // of a hardware pool: an index, or a render node
 	Codec   Codec       `json:"codec"`
 	Encoder string      `json:"encoder"` // FFmpeg's name
 	Preset  string      `json:"preset,omitempty"`

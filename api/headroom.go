@@ -18,11 +18,21 @@ type Headroom struct {
 	Boot string `json:"boot"`
 	Seq  uint64 `json:"seq"` // grows within a boot
 	// CPU and Memory are the used share in percent.
-	CPU        int            `json:"cpu"`
-	Memory     int            `json:"memory"`
-	Saturation int            `json:"saturation"` // the binding part's used share in percent
-	Binding    string         `json:"binding"`    // "cpu", "memory", "nvenc0" ...
-	Pools      []PoolHeadroom `json:"pools"`
+	CPU        int `json:"cpu"`
+	Memory     int `json:"memory"`
+	Saturation int `json:"saturation"` // the binding part's used share in percent
+	// Binding names the part that binds: "cpu", "memory", "uplink", an engine
+	// ("nvenc0"), "sm" or "vram" of a graphics processor, "pool:cpu" or
+	// "sessions:nvenc" where our own streams fill what was certified.
+	Binding string         `json:"binding"`
+	Pools   []PoolHeadroom `json:"pools"`
+	// Foreign is the share of the processors that programs take which are none of
+	// ours, Uplink that of the network's way out that is used (0 when its speed
+	// is not known), in percent.
+	Foreign int `json:"foreign,omitempty"`
+	Uplink  int `json:"uplink,omitempty"`
+	// Engines are the hardware engines, at most 16.
+	Engines []EngineHeadroom `json:"engines,omitempty"`
 }
 
 // ErrHeadroom says that bytes are no headroom this version reads.
@@ -50,7 +60,7 @@ func (h Headroom) AppendBinary(b []byte) []byte {
 		b = binary.AppendUvarint(b, p.Free/freeStep)
 		b = binary.AppendUvarint(b, uint64(max(p.Sessions, 0)))
 	}
-	return b
+	return h.appendLive(b)
 }
 
 // ParseHeadroom reads the compact form.
@@ -78,6 +88,11 @@ func ParseHeadroom(b []byte) (Headroom, error) {
 		}
 		p.Sessions = int(s)
 		h.Pools = append(h.Pools, p)
+	}
+	if len(r.b) > 0 {
+		if err := h.parseLive(&r); err != nil {
+			return Headroom{}, err
+		}
 	}
 	if r.err != nil {
 		return Headroom{}, r.err

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"reflect"
 	"testing"
 )
@@ -28,6 +29,52 @@ func TestHeadroomGolden(t *testing.T) {
 	}
 }
 
+// liveHeadroom has engines: they follow what the first version reads.
+var liveHeadroom = Headroom{
+	Boot: "b7", Seq: 300, CPU: 41, Memory: 12, Saturation: 77, Binding: "nvenc1",
+	Pools:   []PoolHeadroom{{Pool: PoolCPU, Free: 720_000, Sessions: 2}, {Pool: PoolNVENC, Free: 3_996_000}},
+	Foreign: 9, Uplink: 35,
+	Engines: []EngineHeadroom{
+		{Engine: "nvenc0", State: "ok", Encoder: 64, Foreign: 12, SM: 22, VRAM: 25, Sessions: 24, LatencyUS: 4100},
+		{Engine: "nvenc1", State: "lost", Encoder: Unknown, Foreign: Unknown, SM: Unknown, VRAM: Unknown},
+		{Engine: "vaapi0", State: "quarantined", Encoder: 0, Foreign: 0, SM: 100, VRAM: 1, Sessions: 1, LatencyUS: 900},
+	},
+}
+
+const goldenLive = "01026237ac02290c4d066e76656e633102036370" + "75c80102" + "056e76656e63" + "d60800" +
+	"0923" + "03" + "0000400c1619" + "1829" + "0105ffffffff" + "0000" + "400900006401" + "0109"
+
+func TestLiveHeadroomGolden(t *testing.T) {
+	b := liveHeadroom.AppendBinary(nil)
+	if got := hex.EncodeToString(b); got != goldenLive {
+		t.Errorf("encoding changed:\n%s\nwant\n%s", got, goldenLive)
+	}
+	h, err := ParseHeadroom(b)
+	if err != nil || !reflect.DeepEqual(h, liveHeadroom) {
+		t.Errorf("read %+v, %v", h, err)
+	}
+	// What a later version appends is passed over.
+	if h, err = ParseHeadroom(append(b, 1, 2, 3)); err != nil || !reflect.DeepEqual(h, liveHeadroom) {
+		t.Errorf("with more behind: %+v, %v", h, err)
+	}
+	many := liveHeadroom
+	many.Engines = nil
+	for i := range 20 {
+		many.Engines = append(many.Engines, EngineHeadroom{Engine: fmt.Sprint("nvenc", i), State: "ok", Encoder: 50, Sessions: 20, LatencyUS: 5000})
+	}
+	b = many.AppendBinary(nil)
+	h, err = ParseHeadroom(b)
+	if err != nil || len(h.Engines) != 16 || len(b) > 200 {
+		t.Errorf("%d bytes, %d engines, %v", len(b), len(h.Engines), err)
+	}
+	odd := liveHeadroom
+	odd.Engines = []EngineHeadroom{{Engine: "cpu"}, {Engine: "nvenc99"}, {Engine: "nvenc3", State: "melted", Encoder: 400}}
+	h, err = ParseHeadroom(odd.AppendBinary(nil))
+	if err != nil || len(h.Engines) != 1 || h.Engines[0].State != "failed" || h.Engines[0].Encoder != 100 {
+		t.Errorf("what has no code: %+v, %v", h.Engines, err)
+	}
+}
+
 func TestHeadroomRefusesCutAndUnknown(t *testing.T) {
 	b := sampleHeadroom.AppendBinary(nil)
 	for n := range b {
@@ -43,6 +90,7 @@ func TestHeadroomRefusesCutAndUnknown(t *testing.T) {
 
 func FuzzParseHeadroom(f *testing.F) {
 	f.Add(sampleHeadroom.AppendBinary(nil))
+	f.Add(liveHeadroom.AppendBinary(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := ParseHeadroom(b)
 		if err != nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/gpu"
 	"github.com/perigee-cloud/perigee/edge/local"
 )
 
@@ -43,6 +44,8 @@ type Config struct {
 	Start    Starter
 	Children Children             // nil: processes of this machine, as Start makes them
 	Measure  func() (Load, error) // nil: this machine's /proc
+	Graphics func() gpu.Sample    // the latest of the graphics processors; nil: there are none
+	Uplink   int                  // Mb/s of the way out; 0: as fast as the interfaces say
 	Log      *slog.Logger
 
 	HeartbeatEvery time.Duration // 1 s
@@ -79,6 +82,7 @@ type Agent struct {
 	log   *slog.Logger
 	seq   atomic.Uint64
 	meter *meter
+	pid   int // our own
 
 	work    sync.WaitGroup // units and their links
 	talk    sync.WaitGroup // reporters
@@ -86,13 +90,14 @@ type Agent struct {
 	flush   context.Context
 	stopAll context.CancelFunc
 
-	mu      sync.Mutex // guards the fields below
-	ready   bool       // Run has begun and not ended: units may be made
-	units   map[api.SessionID]*unit
-	ended   map[api.SessionID]api.Report // bounded by maxEnded: the last report of each
-	endedQ  []api.SessionID
-	telling map[api.SessionID]bool // whose last report is being sent once more
-	carries []api.Capacity         // what the pools may carry
+	mu        sync.Mutex // guards the fields below
+	ready     bool       // Run has begun and not ended: units may be made
+	units     map[api.SessionID]*unit
+	ended     map[api.SessionID]api.Report // bounded by maxEnded: the last report of each
+	endedQ    []api.SessionID
+	telling   map[api.SessionID]bool // whose last report is being sent once more
+	carries   []api.Capacity         // what the pools may carry
+	certified []Engine               // of the hardware
 }
 
 // New checks a configuration and makes an Agent; it starts nothing.
@@ -116,16 +121,16 @@ func New(cfg Config) (*Agent, error) {
 	def(&cfg.StartDeadline, defaultStart)
 	def(&cfg.DrawDeadline, defaultDraw)
 	def(&cfg.StopGrace, defaultGrace)
-	if cfg.Measure == nil {
-		cfg.Measure = newProcMeter().read
-	}
 	a := &Agent{
 		cfg: cfg, log: cfg.Log.With("node", cfg.Identity.ID),
 		leaving: make(chan struct{}), units: map[api.SessionID]*unit{}, ended: map[api.SessionID]api.Report{},
-		telling: map[api.SessionID]bool{}, carries: cfg.Pools,
+		telling: map[api.SessionID]bool{}, carries: cfg.Pools, pid: os.Getpid(),
 	}
 	a.flush, a.stopAll = context.WithCancel(context.Background())
 	a.meter = &meter{agent: a}
+	if a.cfg.Measure == nil {
+		a.cfg.Measure = newProcMeter(a.roots, cfg.Uplink).read
+	}
 	return a, nil
 }
 

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/gpu"
 )
 
 const (
@@ -18,12 +18,6 @@ const (
 	publishEvery = 5 * time.Second // at the latest
 	publishStep  = 5               // points of percent that are worth a message at once
 )
-
-// Load is how busy a machine is, in percent.
-type Load struct {
-	CPU    int
-	Memory int
-}
 
 // meter measures the node's headroom and publishes it when it has changed.
 type meter struct {
@@ -65,7 +59,8 @@ func (m *meter) run(ctx context.Context) error {
 
 // update takes a measurement in and publishes it if it tells something new.
 func (m *meter) update(load Load, now time.Time) {
-	h := compute(m.agent.pools(), m.agent.costs(), load)
+	a := m.agent
+	h := compute(measured{pools: a.pools(), costs: a.costs(), load: load, sample: a.sample(), engines: a.engines()})
 	h.Boot = m.agent.cfg.Identity.Boot
 	m.mu.Lock()
 	tell := m.last.IsZero() || now.Sub(m.last) >= publishEvery || changed(m.now, h)
@@ -94,27 +89,48 @@ func (a *Agent) costs() []poolCost {
 	return out
 }
 
-// compute makes a headroom of the pools' capacity, what runs, and the load.
-func compute(pools []api.Capacity, costs []poolCost, load Load) api.Headroom {
-	h := api.Headroom{CPU: load.CPU, Memory: load.Memory, Saturation: load.CPU, Binding: "cpu"}
+// foreignMost is the most of the processors' free room that foreign programs are
+// counted to take, in percent: the kernel shares the processors, so a stream of
+// ours gets its part even beside a program that wants them all.
+const foreignMost = 50
+
+// measured is all that a headroom is made of.
+type measured struct {
+	pools   []api.Capacity
+	costs   []poolCost
+	load    Load
+	sample  gpu.Sample
+	engines []Engine
+}
+
+// compute makes a headroom: what runs is taken from what the pools may carry,
+// and what others take of the machine, too.
+func compute(m measured) api.Headroom {
+	h := api.Headroom{CPU: m.load.CPU, Memory: m.load.Memory, Foreign: m.load.Foreign, Uplink: m.load.Uplink,
+		Saturation: m.load.CPU, Binding: "cpu"}
 	bind := func(name string, share int) {
 		if share > h.Saturation {
 			h.Saturation, h.Binding = share, name
 		}
 	}
-	bind("memory", load.Memory)
-	for _, p := range pools {
+	bind("memory", m.load.Memory)
+	bind("uplink", m.load.Uplink)
+	foreign := m.graphics(&h, bind)
+	for _, p := range m.pools {
 		var used uint64
 		sessions := 0
-		for _, c := range costs {
+		for _, c := range m.costs {
 			if c.pool == p.Pool {
 				used += c.mbs
 				sessions++
 			}
 		}
 		room := api.PoolHeadroom{Pool: p.Pool, Sessions: sessions}
-		if used < p.Macroblocks {
-			room.Free = p.Macroblocks - used
+		if taken := used + foreign[p.Pool]; taken < p.Macroblocks {
+			room.Free = p.Macroblocks - taken
+		}
+		if p.Pool == api.PoolCPU {
+			room.Free -= room.Free * uint64(min(max(m.load.Foreign, 0), foreignMost)) / 100
 		}
 		h.Pools = append(h.Pools, room)
 		if p.Macroblocks > 0 {
@@ -134,40 +150,28 @@ func changed(a, b api.Headroom) bool {
 		return true
 	}
 	for i := range a.Pools {
-		if a.Pools[i] != b.Pools[i] {
+		if a.Pools[i].Sessions != b.Pools[i].Sessions || steps(a.Pools[i].Free, b.Pools[i].Free) {
+			return true
+		}
+	}
+	if far(a.Uplink, b.Uplink) || far(a.Foreign, b.Foreign) || len(a.Engines) != len(b.Engines) {
+		return true
+	}
+	for i, e := range a.Engines {
+		f := b.Engines[i]
+		if e.Engine != f.Engine || e.State != f.State || e.Sessions != f.Sessions || far(e.Encoder, f.Encoder) || far(e.Foreign, f.Foreign) ||
+			far(e.SM, f.SM) || far(e.VRAM, f.VRAM) {
 			return true
 		}
 	}
 	return false
 }
 
-// procMeter reads this machine's load.
-type procMeter struct {
-	root        string
-	busy, total uint64 // at the last reading
-}
+// freeStep is a change of a pool's room that is worth a message at once: half a
+// stream of 1280x720@30. What the processors leave wavers all the time.
+const freeStep = 54_000
 
-func newProcMeter() *procMeter { return &procMeter{root: "/proc"} }
-
-// read gives the load since the last call. It is for one goroutine.
-func (m *procMeter) read() (Load, error) {
-	var l Load
-	stat, err1 := os.ReadFile(m.root + "/stat")
-	mem, err2 := os.ReadFile(m.root + "/meminfo")
-	if err := errors.Join(err1, err2); err != nil {
-		return l, fmt.Errorf("measure load: %w", err)
-	}
-	busy, total, err := parseStat(string(stat))
-	if err != nil {
-		return l, err
-	}
-	if m.total != 0 && total > m.total && busy >= m.busy {
-		l.CPU = int((busy - m.busy) * 100 / (total - m.total))
-	}
-	m.busy, m.total = busy, total
-	l.Memory, err = parseMeminfo(string(mem))
-	return l, err
-}
+func steps(a, b uint64) bool { return a > b+freeStep || b > a+freeStep }
 
 var errProc = errors.New("/proc cannot be understood")
 

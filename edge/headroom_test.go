@@ -1,12 +1,14 @@
 package edge
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/gpu"
 )
 
 func TestComputeNamesWhatBinds(t *testing.T) {
@@ -14,7 +16,7 @@ func TestComputeNamesWhatBinds(t *testing.T) {
 	nv := api.Capacity{Pool: api.PoolNVENC, Macroblocks: 4000, Sessions: 4}
 	on := func(p api.Pool, mbs ...uint64) (out []poolCost) {
 		for _, m := range mbs {
-			out = append(out, poolCost{p, m})
+			out = append(out, poolCost{pool: p, mbs: m})
 		}
 		return out
 	}
@@ -28,13 +30,16 @@ func TestComputeNamesWhatBinds(t *testing.T) {
 	}{
 		"idle":          {nil, Load{}, 0, "cpu", [2]uint64{1000, 4000}, [2]int{}},
 		"cpu":           {on(api.PoolCPU, 100), Load{CPU: 60, Memory: 20}, 60, "cpu", [2]uint64{900, 4000}, [2]int{1, 0}},
+		"foreign":       {on(api.PoolCPU, 100), Load{CPU: 60, Foreign: 30}, 60, "cpu", [2]uint64{630, 4000}, [2]int{1, 0}},
+		"all foreign":   {on(api.PoolCPU, 100), Load{CPU: 100, Foreign: 99}, 100, "cpu", [2]uint64{450, 4000}, [2]int{1, 0}},
+		"uplink":        {nil, Load{CPU: 60, Uplink: 70}, 70, "uplink", [2]uint64{1000, 4000}, [2]int{}},
 		"memory":        {nil, Load{CPU: 60, Memory: 90}, 90, "memory", [2]uint64{1000, 4000}, [2]int{}},
 		"pool":          {on(api.PoolCPU, 500, 300), Load{CPU: 60}, 80, "pool:cpu", [2]uint64{200, 4000}, [2]int{2, 0}},
 		"sessions":      {on(api.PoolNVENC, 1, 1, 1), Load{CPU: 10}, 75, "sessions:nvenc", [2]uint64{1000, 3997}, [2]int{0, 3}},
 		"more than all": {on(api.PoolCPU, 900, 900), Load{}, 100, "pool:cpu", [2]uint64{0, 4000}, [2]int{2, 0}},
 		"unknown pool":  {on("other", 900), Load{}, 0, "cpu", [2]uint64{1000, 4000}, [2]int{}},
 	} {
-		h := compute([]api.Capacity{cpu, nv}, c.costs, c.load)
+		h := compute(measured{pools: []api.Capacity{cpu, nv}, costs: c.costs, load: c.load})
 		if h.Saturation != c.saturation || h.Binding != c.binding || h.CPU != c.load.CPU || h.Memory != c.load.Memory {
 			t.Errorf("%s: headroom is %+v", name, h)
 		}
@@ -108,6 +113,131 @@ func TestRunningSessionsTakeRoom(t *testing.T) {
 	until(t, "room given back", 5*time.Second, room(900_000, 0))
 }
 
+func TestGraphicsInTheHeadroom(t *testing.T) {
+	nv := api.Capacity{Pool: api.PoolNVENC, Macroblocks: 8000}
+	ok := func(i, encoder, sm, vram int) gpu.Reading {
+		return gpu.Reading{Index: i, State: gpu.StateOK, Encoder: encoder, GPU: sm, Memory: vram, Sessions: 3, LatencyUS: 500}
+	}
+	lost := gpu.Reading{Index: 1, State: gpu.StateLost, Encoder: -1, GPU: -1, Memory: -1, Sessions: -1, LatencyUS: -1}
+	ours := []poolCost{{api.PoolNVENC, 1000, "nvenc0"}, {api.PoolNVENC, 1000, "nvenc0"}}
+	for name, c := range map[string]struct {
+		readings []gpu.Reading
+		binding  string
+		share    int
+		free     uint64
+		foreign  []int
+	}{
+		"ours alone":          {[]gpu.Reading{ok(0, 50, 20, 10), ok(1, 0, 0, 0)}, "nvenc0", 50, 6000, []int{0, 0}},
+		"foreign beside ours": {[]gpu.Reading{ok(0, 75, 20, 10), ok(1, 30, 0, 0)}, "nvenc0", 75, 6000 - 1000 - 1200, []int{25, 30}},
+		"a game":              {[]gpu.Reading{ok(0, 50, 97, 10), ok(1, 0, 0, 0)}, "sm", 97, 6000, []int{0, 0}},
+		"memory full":         {[]gpu.Reading{ok(0, 50, 20, 99), ok(1, 0, 0, 0)}, "vram", 99, 6000, []int{0, 0}},
+		"one lost":            {[]gpu.Reading{ok(0, 50, 20, 10), lost}, "nvenc0", 50, 2000, []int{0, api.Unknown}},
+		"less than we think":  {[]gpu.Reading{ok(0, 10, 20, 10), ok(1, 0, 0, 0)}, "pool:nvenc", 25, 6000, []int{0, 0}},
+	} {
+		h := compute(measured{pools: []api.Capacity{nv}, costs: ours, sample: gpu.Sample{State: gpu.StateOK, Readings: c.readings},
+			engines: []Engine{{"nvenc0", api.PoolNVENC, 4000}, {"nvenc1", api.PoolNVENC, 4000}}})
+		if h.Binding != c.binding || h.Saturation != c.share || h.Pools[0].Free != c.free {
+			t.Errorf("%s: %+v", name, h)
+		}
+		for i, f := range c.foreign {
+			if h.Engines[i].Foreign != f || h.Engines[i].Engine != fmt.Sprint("nvenc", i) {
+				t.Errorf("%s: engine %+v", name, h.Engines[i])
+			}
+		}
+	}
+	many := measured{}
+	for i := range 20 {
+		many.sample.Readings = append(many.sample.Readings, ok(i, 1, 1, 1))
+	}
+	if h := compute(many); len(h.Engines) != 16 {
+		t.Errorf("%d engines are told", len(h.Engines))
+	}
+}
+
+func TestChangesOfEnginesAreTold(t *testing.T) {
+	base := api.Headroom{Engines: []api.EngineHeadroom{{Engine: "nvenc0", State: "ok", Encoder: 50, SM: 50, VRAM: 50}}}
+	for name, c := range map[string]struct {
+		change func(*api.EngineHeadroom)
+		tell   bool
+	}{
+		"nothing":       {func(*api.EngineHeadroom) {}, false},
+		"a little":      {func(e *api.EngineHeadroom) { e.Encoder, e.SM, e.VRAM, e.LatencyUS = 54, 46, 52, 9000 }, false},
+		"a step":        {func(e *api.EngineHeadroom) { e.Encoder = 55 }, true},
+		"another state": {func(e *api.EngineHeadroom) { e.State = "lost" }, true},
+		"a session":     {func(e *api.EngineHeadroom) { e.Sessions++ }, true},
+		"foreign":       {func(e *api.EngineHeadroom) { e.Foreign = 5 }, true},
+	} {
+		next := api.Headroom{Engines: []api.EngineHeadroom{base.Engines[0]}}
+		c.change(&next.Engines[0])
+		if changed(base, next) != c.tell {
+			t.Errorf("%s: told %v", name, !c.tell)
+		}
+	}
+	if !changed(base, api.Headroom{}) {
+		t.Error("engines that went are not told")
+	}
+}
+
+func TestForeignProcessesAreTold(t *testing.T) {
+	dir, sys := t.TempDir(), t.TempDir()
+	write := func(name, text string) {
+		t.Helper()
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	process := func(pid, parent, session, ticks int) {
+		write(fmt.Sprintf("%d/stat", pid), fmt.Sprintf("%d (a ) b) S %d 1 %d 0 0 0 0 0 0 0 %d 0 0 0", pid, parent, session, ticks))
+	}
+	for _, i := range []string{"eth0", "lo"} {
+		if err := os.MkdirAll(filepath.Join(sys, "class/net", i, "device"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := newProcMeter(func() []int { return []int{100, 200} }, 0)
+	m.root, m.sys = dir, sys
+	write("meminfo", "MemTotal: 100 kB\nMemAvailable: 50 kB\n")
+	at := func(second int, busy, sent int) Load {
+		t.Helper()
+		write("stat", fmt.Sprintf("cpu  %d 0 0 %d 0 0 0 0 0 0\n", busy, 1000*second-busy))
+		write("net/dev", fmt.Sprintf("Inter-| x\n face | y\n  eth0: 1 2 3 4 5 6 7 8 %d 0\n lo: 1 2 3 4 5 6 7 8 99999999999 0\n", sent))
+		l, err := m.readAt(time.Unix(int64(1000+second), 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	process(100, 1, 100, 50)   // the daemon
+	process(101, 100, 100, 10) // its child
+	process(200, 1, 200, 10)   // a stream
+	process(201, 200, 777, 10) // what it started, in a session of its own
+	process(300, 1, 300, 500)  // a stranger
+	if l := at(1, 300, 1_000_000); l.Foreign != 0 || l.Uplink != 0 {
+		t.Errorf("at first: %+v", l)
+	}
+	process(100, 1, 100, 150)
+	process(201, 200, 777, 210)
+	process(202, 200, 200, 200) // new
+	process(300, 1, 300, 3000)
+	l := at(11, 300+3000, 1_000_000+10*12_500_000/4)
+	if l.CPU != 30 || l.Foreign != 25 || l.Uplink != 0 { // 3000 of 10000 busy, 500 of them ours; no speed known
+		t.Errorf("later: %+v", l)
+	}
+	if err := os.WriteFile(filepath.Join(sys, "class/net/eth0/speed"), []byte("100\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if l = at(12, 300+3100, 1_000_000+10*12_500_000/4+12_500_000/2); l.Uplink != 50 || l.Foreign > l.CPU {
+		t.Errorf("with a speed: %+v", l)
+	}
+	m.uplinkMbps = 1000
+	if l = at(13, 300+3200, 1_000_000+10*12_500_000/4+12_500_000); l.Uplink != 5 {
+		t.Errorf("with the operator's: %+v", l)
+	}
+}
+
 func TestProcMeter(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) {
@@ -122,11 +252,11 @@ func TestProcMeter(t *testing.T) {
 	}
 	write("stat", "cpu  100 0 100 700 100 0 0 0 50 0\ncpu0 1 1 1 1 1\n")
 	write("meminfo", "MemTotal:  1000 kB\nMemFree: 1 kB\nMemAvailable:   250 kB\n")
-	if l, err := m.read(); err != nil || l != (Load{0, 75}) {
+	if l, err := m.read(); err != nil || l != (Load{Memory: 75}) {
 		t.Errorf("first reading is %+v, %v", l, err)
 	}
 	write("stat", "cpu  130 0 100 750 120 0 0 0 80 0\n") // 30 busy of 100: guest time is not counted twice
-	if l, err := m.read(); err != nil || l != (Load{30, 75}) {
+	if l, err := m.read(); err != nil || l != (Load{CPU: 30, Memory: 75}) {
 		t.Errorf("second reading is %+v, %v", l, err)
 	}
 	for name, text := range map[string][2]string{
@@ -140,7 +270,7 @@ func TestProcMeter(t *testing.T) {
 		}
 		write(text[0], string(old))
 	}
-	real := newProcMeter()
+	real := newProcMeter(func() []int { return []int{os.Getpid()} }, 0)
 	if l, err := real.read(); err != nil || l.Memory < 1 || l.Memory > 100 {
 		t.Errorf("this machine's load is %+v, %v", l, err)
 	}

@@ -50,8 +50,9 @@ type unit struct {
 
 // poolCost is what a session takes of a pool.
 type poolCost struct {
-	pool api.Pool
-	mbs  uint64
+	pool   api.Pool
+	mbs    uint64
+	engine string // "nvenc0"; "" where the stream does not say
 }
 
 // outcome is how a session ends.
@@ -118,7 +119,7 @@ func (u *unit) setCost(s local.StreamState) {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.cost = poolCost{pool, api.Cost(pool, codec, size)}
+	u.cost = poolCost{pool, api.Cost(pool, codec, size), s.Engine}
 }
 
 func (u *unit) takes() poolCost {

@@ -48,6 +48,7 @@ type Configure struct {
 	Audio       bool       `json:"audio"`
 	Codec       api.Codec  `json:"codec"`
 	Pool        api.Pool   `json:"pool"`
+	Device      string     `json:"device,omitempty"` // of a hardware pool: an index, or a render node
 	Screen      api.Screen `json:"screen"`
 	BitrateKbps int        `json:"bitrate_kbps"`
 	Threads     int        `json:"threads"`
@@ -72,10 +73,13 @@ type Pause struct {
 
 // State reports the encode process's own state.
 type State struct {
-	Ready   bool       `json:"ready"`           // pictures flow
-	Error   string     `json:"error,omitempty"` // why it is about to end
-	Encoder string     `json:"encoder"`         // "libx264", "libvpx-vp9" ...
-	Screen  api.Screen `json:"screen"`          // the size that is really captured
+	Ready bool   `json:"ready"`           // pictures flow
+	Error string `json:"error,omitempty"` // why it is about to end
+	// EngineFault says that the error is the encoder's or its driver's: another
+	// engine may do.
+	EngineFault bool       `json:"engine_fault,omitempty"`
+	Encoder     string     `json:"encoder"` // "libx264", "libvpx-vp9" ...
+	Screen      api.Screen `json:"screen"`  // the size that is really captured
 	// Since the last State (one a second): frames and encode time.
 	Frames      int     `json:"frames"`
 	EncodeMSP50 float64 `json:"encode_ms_p50"`

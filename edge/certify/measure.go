@@ -109,7 +109,7 @@ func Measure(ctx context.Context, cfg Config) api.Certificate {
 	}
 	for _, j := range jobs {
 		e := cfg.one(ctx, j)
-		e.Engine, e.Pool, e.Codec, e.Public = j.Engine, j.Pool, j.Codec, j.Public
+		e.Engine, e.Pool, e.Device, e.Codec, e.Public = j.Engine, j.Pool, j.Device, j.Codec, j.Public
 		c.Engines = append(c.Engines, e)
 	}
 	c.Seconds = math.Round(now().Sub(began).Seconds()*10) / 10

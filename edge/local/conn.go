@@ -40,6 +40,7 @@ type StreamState struct {
 	Drawn       bool       `json:"drawn"`    // the application has drawn something
 	Codec       api.Codec  `json:"codec,omitempty"`
 	Pool        api.Pool   `json:"pool,omitempty"`
+	Engine      string     `json:"engine,omitempty"` // of the pool, where it has several
 	Screen      api.Screen `json:"screen,omitzero"`
 	RoundTripMS float64    `json:"round_trip_ms,omitempty"`
 	Failed      string     `json:"failed,omitempty"` // why the stream cannot go on

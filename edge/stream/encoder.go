@@ -15,6 +15,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/engines"
 	"github.com/perigee-cloud/perigee/media"
 )
 
@@ -47,13 +49,16 @@ type encoder struct {
 	command func() *exec.Cmd
 	log     *slog.Logger
 	sink    sink
+	// next gives the engine after a hardware one that failed; nil: there is none.
+	next func(why string) (engines.Grant, error)
 
 	mu      sync.Mutex // guards the fields below
 	cfg     *media.Configure
 	paused  bool
 	conn    *media.Conn // nil while there is no process
 	state   media.State
-	waiting time.Time // since when a frame is due; zero = none
+	waiting time.Time   // since when a frame is due; zero = none
+	fault   media.State // the last that told of one
 
 	heard atomic.Int64 // counts its messages
 }
@@ -153,6 +158,14 @@ func (e *encoder) run(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
+		moved, none := e.move(err)
+		if none != nil {
+			e.sink.fail(none.Error())
+		}
+		if moved { // at once: the viewer waits for a key
+			pause, lives = pauseFirst, 0
+			continue
+		}
 		e.log.Warn("encode process ended and is started again", "error", err, "lived", time.Since(begun).Round(time.Millisecond))
 		if time.Since(begun) >= shortLife {
 			pause, lives = pauseFirst, 0
@@ -168,6 +181,31 @@ func (e *encoder) run(ctx context.Context) {
 		}
 		pause = min(2*pause, pauseMost)
 	}
+}
+
+// move goes on to the next engine when a hardware one is to blame: it says so
+// itself, or its process crashed or hung. What else ends a process (the display
+// went) is no fault of the engine. none says that no engine is left.
+func (e *encoder) move(why error) (moved bool, none error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	fault := e.fault
+	e.fault = media.State{}
+	if e.next == nil || e.cfg == nil || e.cfg.Pool == "" || e.cfg.Pool == api.PoolCPU || fault.Error != "" && !fault.EngineFault {
+		return false, nil
+	}
+	reason := fault.Error
+	if reason == "" {
+		reason = why.Error()
+	}
+	g, err := e.next(reason)
+	if err != nil {
+		return false, err
+	}
+	c := *e.cfg
+	c.Pool, c.Device = g.Pool, g.Device
+	e.cfg = &c
+	return true, nil
 }
 
 // live starts a process and serves it until it ends; it says why it ended.
@@ -345,6 +383,9 @@ func (e *encoder) read(conn *media.Conn) error {
 			}
 			e.mu.Lock()
 			e.state = st
+			if st.Error != "" {
+				e.fault = st
+			}
 			e.mu.Unlock()
 			if st.Error != "" {
 				e.log.Warn("encode process reports a fault", "error", st.Error)

@@ -78,6 +78,7 @@ type session struct {
 	transport *rtc.Transport
 	hub       *local.Hub
 	enc       *encoder
+	ladder    *ladder
 	live      live // shared: where frames and input go
 	wg        sync.WaitGroup
 	stop      context.CancelCauseFunc
@@ -142,6 +143,8 @@ func newSession(cfg Config) (*session, error) {
 		state: func() { s.post(func() {}) }, // the loop tells what changed
 		fail:  func(why string) { s.post(func() { s.fail(why) }) },
 	})
+	s.ladder = newLadder(cfg.Dir, spec.Pool, log)
+	s.enc.next = s.ladder.next
 	return s, nil
 }
 
@@ -304,6 +307,14 @@ func (s *session) configure() {
 	if codec == "" {
 		codec = s.spec.Codecs[0]
 	}
+	grant, err := s.ladder.assign(codec, s.screen)
+	if err != nil && grant.Pool == "" {
+		s.fail(err.Error())
+		return
+	}
+	if err != nil {
+		s.log.Warn("no engine has room for the stream's new shape: it stays where it is", "error", err)
+	}
 	limits := media.BitrateLimits(s.screen)
 	kbps := s.kbps
 	if kbps == 0 {
@@ -311,7 +322,7 @@ func (s *session) configure() {
 	}
 	s.enc.configure(media.Configure{
 		Display: s.instance.Display, XAuth: s.instance.XAuth, Pulse: s.instance.Pulse,
-		Video: !s.blind, Audio: s.instance.Pulse != "", Codec: codec, Pool: s.spec.Pool, Screen: s.screen,
+		Video: !s.blind, Audio: s.instance.Pulse != "", Codec: codec, Pool: grant.Pool, Device: grant.Device, Screen: s.screen,
 		BitrateKbps: max(min(kbps, limits.MaxKbps), limits.MinKbps),
 	})
 }
@@ -325,9 +336,9 @@ func (s *session) fail(why string) {
 }
 
 func (s *session) state() local.StreamState {
-	e := s.enc.last()
+	e, at := s.enc.last(), s.ladder.current()
 	st := local.StreamState{
-		PID: os.Getpid(), Encoding: e.Ready && !s.enc.isPaused(), Drawn: e.Drawn > 0, Codec: s.codec, Pool: s.spec.Pool,
+		PID: os.Getpid(), Encoding: e.Ready && !s.enc.isPaused(), Drawn: e.Drawn > 0, Codec: s.codec, Pool: at.Pool, Engine: at.Engine,
 		Screen: s.screen, Failed: s.failed,
 	}
 	if v := s.current; v != nil {

@@ -1,0 +1,69 @@
+package stream
+
+import (
+	"log/slog"
+	"sync"
+
+	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/engines"
+	"github.com/perigee-cloud/perigee/edge/local"
+)
+
+// ladder is where the stream encodes, and the way to the next engine when that
+// one is full or fails.
+type ladder struct {
+	book *engines.Book
+	dir  local.Session
+	pool api.Pool // where the schedulers reserved
+	log  *slog.Logger
+
+	mu    sync.Mutex // guards the fields below
+	want  engines.Want
+	grant engines.Grant
+	taken bool
+}
+
+func newLadder(dir local.Session, pool api.Pool, log *slog.Logger) *ladder {
+	return &ladder{book: engines.OfSession(dir), dir: dir, pool: pool, log: log, grant: engines.Grant{Pool: pool}}
+}
+
+// current gives the engine that the stream holds.
+func (l *ladder) current() engines.Grant {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.grant
+}
+
+// assign gives the engine for a codec and size. When none takes them, the one
+// that it holds comes back with the error; without one its Pool is "".
+func (l *ladder) assign(codec api.Codec, screen api.Screen) (engines.Grant, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	want := engines.Want{Pool: l.pool, Codec: codec, Screen: screen}
+	if l.taken && want == l.want {
+		return l.grant, nil
+	}
+	g, err := l.book.Take(l.dir, want)
+	if err != nil {
+		return g, err
+	}
+	if l.taken && g != l.grant {
+		l.log.Info("stream encodes elsewhere", "engine", g.Engine, "pool", g.Pool)
+	}
+	l.want, l.grant, l.taken = want, g, true
+	return g, nil
+}
+
+// next gives the engine after the one that failed.
+func (l *ladder) next(why string) (engines.Grant, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	was := l.grant
+	g, err := l.book.Fail(l.dir, l.want, why)
+	if err != nil {
+		return g, err
+	}
+	l.grant = g
+	l.log.Warn("encoder failed, the next one takes over", "failed", was.Engine, "engine", g.Engine, "pool", g.Pool, "error", why)
+	return g, nil
+}
