@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"image"
 	"io"
 	"log/slog"
 	"net"
@@ -18,6 +19,7 @@ import (
 	"github.com/jezek/xgb"
 
 	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/encode"
 )
 
 // Config of an encode process.
@@ -26,6 +28,19 @@ type Config struct {
 	// media. Run closes it.
 	Socket net.Conn
 	Log    *slog.Logger
+	// Open opens an encoder; nil is encode.NewVideo.
+	Open func(encode.Config) (Video, error)
+}
+
+// Video is an open encoder: encode.Video, or what stands in for one.
+type Video interface {
+	Load(pix []byte, stride int, changed ...image.Rectangle) error
+	Changed() bool
+	Encode(key bool) (encode.Packet, error)
+	SetBitrate(kbps int) error
+	Live() bool
+	Name() string
+	Close()
 }
 
 // Inherited gives the socket that the stream process left open as a file
@@ -78,6 +93,9 @@ func Run(ctx context.Context, cfg Config) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := newSession(conn, cfg.Log)
+	if cfg.Open != nil {
+		s.open = cfg.Open
+	}
 	defer s.close()
 	messages := make(chan any, queue)
 	gone := make(chan error, 1)

@@ -265,11 +265,12 @@ func TestFaultsAreTold(t *testing.T) {
 		change func(*media.Configure)
 		names  string
 	}{
-		"odd size":   {func(c *media.Configure) { c.Screen.Width = 641 }, "width"},
-		"no rate":    {func(c *media.Configure) { c.Screen.FPS = 0 }, "fps"},
-		"codec":      {func(c *media.Configure) { c.Codec = "H266" }, "codec"},
-		"pool":       {func(c *media.Configure) { c.Pool = api.PoolNVENC }, "pool"},
-		"no display": {func(c *media.Configure) { c.Display = "elsewhere:0" }, "elsewhere:0"},
+		"odd size":     {func(c *media.Configure) { c.Screen.Width = 641 }, "width"},
+		"no rate":      {func(c *media.Configure) { c.Screen.FPS = 0 }, "fps"},
+		"codec":        {func(c *media.Configure) { c.Codec = "H266" }, "codec"},
+		"pool":         {func(c *media.Configure) { c.Pool = "tpu" }, "pool"},
+		"pool's codec": {func(c *media.Configure) { c.Pool, c.Codec = api.PoolNVENC, api.VP9 }, "pool"},
+		"no display":   {func(c *media.Configure) { c.Display = "elsewhere:0" }, "elsewhere:0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startEncoder(t)

@@ -28,7 +28,7 @@ const (
 
 // picture is the video part of a session.
 type picture struct {
-	enc           *encode.Video
+	enc           Video
 	width, height int // of the encoder
 	kbps          int // wanted
 	inUse         int // kbps that the encoder was told
@@ -118,7 +118,7 @@ func (s *session) takePicture() error {
 		return err
 	}
 	if err := p.enc.Load(pic.Pix, pic.Stride, pic.Changed...); err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errEngine, err)
 	}
 	if !p.enc.Changed() && !p.wantKey {
 		return nil // painted again as it was: still
@@ -138,12 +138,12 @@ func (s *session) fit(pic *capture.Picture) error {
 		return nil
 	}
 	p.drop()
-	enc, err := encode.NewVideo(encode.Config{
-		Codec: s.cfg.Codec, Width: pic.Width, Height: pic.Height, FPS: s.cfg.Screen.FPS,
+	enc, err := s.open(encode.Config{
+		Codec: s.cfg.Codec, Pool: s.cfg.Pool, Device: s.cfg.Device, Width: pic.Width, Height: pic.Height, FPS: s.cfg.Screen.FPS,
 		BitrateKbps: p.kbps, Threads: s.cfg.Threads,
 	})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errEngine, err)
 	}
 	p.enc, p.width, p.height, p.inUse, p.opened = enc, pic.Width, pic.Height, p.kbps, media.Now()
 	pic.Changed = []image.Rectangle{image.Rect(0, 0, pic.Width, pic.Height)}
@@ -160,7 +160,7 @@ func (s *session) encodeFrom(begun, taken int64) error {
 	key := p.wantKey && (p.lastKey == 0 || time.Duration(taken-p.lastKey) >= keySpacing)
 	out, err := p.enc.Encode(key)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errEngine, err)
 	}
 	now := media.Now()
 	s.stats.add(time.Duration(now - begun))

@@ -40,6 +40,9 @@ type session struct {
 
 	sound *sound
 
+	open        func(encode.Config) (Video, error)
+	engineFault bool // what ends the process is the encoder's fault
+
 	picture picture
 	inputs  inputs
 	stats   stats
@@ -54,11 +57,17 @@ type opening struct {
 
 func newSession(conn *media.Conn, log *slog.Logger) *session {
 	return &session{
-		conn: conn, log: log, start: media.Now(),
+		conn: conn, log: log, start: media.Now(), open: openVideo,
 		opened:    make(chan opening, 1),
 		screenEnd: make(chan error, 1),
 	}
 }
+
+// errEngine marks what is the fault of the encoder or its driver: another engine
+// may do.
+var errEngine = errors.New("the encoder failed")
+
+func openVideo(c encode.Config) (Video, error) { return encode.NewVideo(c) }
 
 // errEnd says that the process cannot go on; the stream process was told why.
 var errEnd = errors.New("encode process ends")
@@ -95,6 +104,7 @@ func (s *session) run(ctx context.Context, messages <-chan any) error {
 			return nil // the socket closed under us
 		}
 		if err != nil {
+			s.engineFault = errors.Is(err, errEngine)
 			if tell := s.sendState(err.Error()); tell != nil {
 				s.log.Warn("encode process could not say why it ends", "error", tell)
 			}
@@ -151,7 +161,7 @@ func (s *session) configure(ctx context.Context, c media.Configure) error {
 			s.sound.pause(s.paused)
 		}
 	}
-	if first || c.Screen.FPS != old.Screen.FPS || c.Codec != old.Codec || c.Threads != old.Threads {
+	if first || c.Screen.FPS != old.Screen.FPS || c.Codec != old.Codec || c.Threads != old.Threads || c.Pool != old.Pool || c.Device != old.Device {
 		s.picture.drop()
 		s.picture.pacer = capture.NewPacer(c.Screen.FPS)
 	}
@@ -180,11 +190,8 @@ func checkConfigure(c media.Configure) error {
 	if !c.Video {
 		return nil
 	}
-	if c.Pool != "" && c.Pool != api.PoolCPU {
-		return api.Invalidf("configure.pool", "%q has no encoder in this program; use %q", c.Pool, api.PoolCPU)
-	}
 	return encode.Config{
-		Codec: c.Codec, Width: c.Screen.Width, Height: c.Screen.Height, FPS: c.Screen.FPS,
+		Codec: c.Codec, Pool: c.Pool, Device: c.Device, Width: c.Screen.Width, Height: c.Screen.Height, FPS: c.Screen.FPS,
 		BitrateKbps: wantedKbps(c), Threads: c.Threads,
 	}.Check()
 }
@@ -267,7 +274,7 @@ func (s *session) close() {
 // sendState tells the stream process how we are; problem is why we end.
 func (s *session) sendState(problem string) error {
 	st := s.stats.take()
-	st.Error = problem
+	st.Error, st.EngineFault = problem, s.engineFault
 	st.Ready = s.picture.sent > 0 && problem == ""
 	st.Drawn = s.picture.drawn
 	st.Screen = api.Screen{FPS: s.cfg.Screen.FPS, Density: s.cfg.Screen.Density, Width: s.picture.width, Height: s.picture.height}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/encode"
 )
 
 // start runs a program until the test ends.
@@ -92,6 +93,12 @@ type stream struct {
 // startEncoder runs an encode process in this one.
 func startEncoder(t testing.TB) *stream {
 	t.Helper()
+	return startEncoderWith(t, nil)
+}
+
+// startEncoderWith opens encoders by open; nil is the real way.
+func startEncoderWith(t testing.TB, open func(encode.Config) (Video, error)) *stream {
+	t.Helper()
 	fds, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -106,7 +113,7 @@ func startEncoder(t testing.TB) *stream {
 	}
 	s := serve(t, mine)
 	go func() {
-		s.ended <- Run(context.Background(), Config{Socket: theirs, Log: slog.New(slog.DiscardHandler)})
+		s.ended <- Run(context.Background(), Config{Socket: theirs, Log: slog.New(slog.DiscardHandler), Open: open})
 	}()
 	t.Cleanup(func() {
 		_ = mine.Close()

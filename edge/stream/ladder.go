@@ -3,6 +3,7 @@ package stream
 import (
 	"log/slog"
 	"sync"
+	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/engines"
@@ -15,7 +16,9 @@ type ladder struct {
 	book *engines.Book
 	dir  local.Session
 	pool api.Pool // where the schedulers reserved
-	log  *slog.Logger
+	// reserved is what they reserved.
+	reserved engines.Want
+	log      *slog.Logger
 
 	mu    sync.Mutex // guards the fields below
 	want  engines.Want
@@ -23,8 +26,9 @@ type ladder struct {
 	taken bool
 }
 
-func newLadder(dir local.Session, pool api.Pool, log *slog.Logger) *ladder {
-	return &ladder{book: engines.OfSession(dir), dir: dir, pool: pool, log: log, grant: engines.Grant{Pool: pool}}
+func newLadder(dir local.Session, spec api.Spec, log *slog.Logger) *ladder {
+	return &ladder{book: engines.OfSession(dir), dir: dir, pool: spec.Pool, log: log, grant: engines.Grant{Pool: spec.Pool},
+		reserved: engines.Want{Pool: spec.Pool, Codec: spec.Codecs[0], Screen: spec.Screen}}
 }
 
 // current gives the engine that the stream holds.
@@ -44,6 +48,11 @@ func (l *ladder) assign(codec api.Codec, screen api.Screen) (engines.Grant, erro
 		return l.grant, nil
 	}
 	g, err := l.book.Take(l.dir, want)
+	if err != nil && g.Pool == "" && want != l.reserved {
+		// What was reserved is ours, though the viewer's codec costs more: the
+		// schedulers hear of it and admit nothing more.
+		g, err = l.book.Take(l.dir, l.reserved)
+	}
 	if err != nil {
 		return g, err
 	}
@@ -66,4 +75,24 @@ func (l *ladder) next(why string) (engines.Grant, error) {
 	l.grant = g
 	l.log.Warn("encoder failed, the next one takes over", "failed", was.Engine, "engine", g.Engine, "pool", g.Pool, "error", why)
 	return g, nil
+}
+
+const (
+	// roomWait is how long a stream waits for an engine at its start: an earlier
+	// generation, or a session that ends, may still hold one.
+	roomWait  = 5 * time.Second
+	roomRetry = 250 * time.Millisecond
+)
+
+// noRoom looks again a while, then gives the session back to the schedulers.
+func (s *session) noRoom(err error) {
+	now := time.Now()
+	if s.noRoomAt.IsZero() {
+		s.noRoomAt = now
+	}
+	if now.Sub(s.noRoomAt) >= roomWait {
+		s.fail(err.Error())
+		return
+	}
+	time.AfterFunc(roomRetry, func() { s.post(s.configure) })
 }

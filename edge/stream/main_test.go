@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -77,6 +78,9 @@ func fakeEncode(role string) {
 		case m := <-messages:
 			e.handle(m)
 		case <-picture.C:
+			if e.cfg.Pool == api.PoolNVENC {
+				e.breaks(role)
+			}
 			if role != "blind" {
 				e.picture()
 			}
@@ -108,6 +112,25 @@ func (e *fakeEncoder) handle(m any) {
 		e.input = m.ID
 	case string:
 		e.want = true
+	}
+}
+
+// breaks fails as encoders of graphics processors do: at once, or after a while.
+func (e *fakeEncoder) breaks(role string) {
+	if role == "refuses" || role == "fails" && e.count > 20 {
+		_ = e.conn.Send(media.TypeState, media.State{Error: "out of memory", EngineFault: true})
+		os.Exit(1)
+	}
+	switch {
+	case e.count <= 20:
+	case role == "crashes":
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+		time.Sleep(time.Minute)
+	case role == "hangs":
+		time.Sleep(time.Minute)
+	case role == "loses the display":
+		_ = e.conn.Send(media.TypeState, media.State{Error: "display went"})
+		os.Exit(1)
 	}
 }
 

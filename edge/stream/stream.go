@@ -98,6 +98,7 @@ type session struct {
 	blind     bool // the viewer wants no picture
 	kbps      int  // that the way to the viewer carries
 	failed    string
+	noRoomAt  time.Time // since when no engine takes the stream
 	told      local.StreamState
 	toldAt    time.Time
 	aloneAt   time.Time
@@ -143,7 +144,7 @@ func newSession(cfg Config) (*session, error) {
 		state: func() { s.post(func() {}) }, // the loop tells what changed
 		fail:  func(why string) { s.post(func() { s.fail(why) }) },
 	})
-	s.ladder = newLadder(cfg.Dir, spec.Pool, log)
+	s.ladder = newLadder(cfg.Dir, spec, log)
 	s.enc.next = s.ladder.next
 	return s, nil
 }
@@ -309,7 +310,7 @@ func (s *session) configure() {
 	}
 	grant, err := s.ladder.assign(codec, s.screen)
 	if err != nil && grant.Pool == "" {
-		s.fail(err.Error())
+		s.noRoom(err)
 		return
 	}
 	if err != nil {

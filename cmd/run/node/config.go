@@ -33,6 +33,7 @@ type Config struct {
 	RelayListen  string   // host:port of TURN and STUN, UDP and TCP; port 0 takes a free one
 	GossipListen string   // host:port
 	CPUCapacity  uint64   // macroblocks per second of the cpu pool, at most what is certified; 0 = that
+	Uplink       int      // Mb/s of the way out; 0 = as fast as the interfaces say
 	Certify      string   // "idle" (default): measure the encoders while no session runs; "never"
 	Program      string   // perigee-edge, run again as shim, stream and relay
 	LogLevel     string   // handed to those
@@ -68,6 +69,9 @@ func (c Config) check() (Config, error) {
 	c.Look, c.Silent = cmp.Or(c.Look, defaultLook), cmp.Or(c.Silent, defaultSilent)
 	if _, err := c.labels(); err != nil {
 		return c, err
+	}
+	if c.Uplink < 0 {
+		return c, api.Invalidf("--uplink-mbps", "must be 0 or more, got %d", c.Uplink)
 	}
 	switch c.Certify {
 	case "":

@@ -22,6 +22,7 @@ func TestCheckNamesTheFlag(t *testing.T) {
 		"--media-ports":   func(c *Config) { c.MediaPorts = "9-8" },
 		"--relay-listen":  func(c *Config) { c.RelayListen = "3478" },
 		"--gossip-listen": func(c *Config) { c.GossipListen = "" },
+		"--uplink-mbps":   func(c *Config) { c.Uplink = -1 },
 		"--certify":       func(c *Config) { c.Certify = "always" },
 	} {
 		c := good

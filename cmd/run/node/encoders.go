@@ -2,12 +2,15 @@ package node
 
 import (
 	"context"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"sync"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge"
 	"github.com/perigee-cloud/perigee/edge/certify"
+	"github.com/perigee-cloud/perigee/edge/engines"
 	"github.com/perigee-cloud/perigee/edge/gpu"
 )
 
@@ -20,6 +23,7 @@ const (
 // encoders is what the machine has to encode with, and what it was measured to do.
 type encoders struct {
 	inventory gpu.Inventory
+	watcher   *gpu.Watcher // nil without a graphics processor
 
 	mu          sync.Mutex // guards the fields below
 	certificate *api.Certificate
@@ -42,6 +46,11 @@ func takeEncoders(ctx context.Context, cfg Config, id *edge.Identity) *encoders 
 	if e.inventory.State == gpu.StateFailed {
 		cfg.Log.Warn("the machine's encoders could not be listed", "error", e.inventory.Detail)
 	}
+	if len(e.inventory.Devices) > 0 {
+		e.watcher = &gpu.Watcher{Log: cfg.Log, Command: func(ctx context.Context) *exec.Cmd {
+			return exec.CommandContext(ctx, cfg.Program, "probe", "watch")
+		}}
+	}
 	e.certificate, e.signed = e.keeper(cfg, id).Stored()
 	if c := e.certificate; c != nil && cfg.CPUCapacity > 0 {
 		if k, ok := c.Certified(api.PoolCPU); ok && cfg.CPUCapacity > k.Macroblocks {
@@ -53,6 +62,38 @@ func takeEncoders(ctx context.Context, cfg Config, id *edge.Identity) *encoders 
 
 func (e *encoders) keeper(cfg Config, id *edge.Identity) *certify.Keeper {
 	return &certify.Keeper{Path: filepath.Join(cfg.Data, certify.File), Key: id.Key, Inventory: e.inventory, Log: cfg.Log}
+}
+
+// sample gives the way to the graphics processors' readings; nil without one.
+func (e *encoders) sample() func() gpu.Sample {
+	if e.watcher == nil {
+		return nil
+	}
+	return e.watcher.Latest
+}
+
+// settle makes the node follow what its pools may carry: its own account and the
+// book that streams take their engines from.
+func (e *encoders) settle(cfg Config, agent *edge.Agent, pools []api.Capacity) {
+	e.mu.Lock()
+	list := engines.Certified(e.certificate, pools)
+	e.mu.Unlock()
+	agent.SetPools(pools)
+	var hardware []edge.Engine
+	for _, x := range list {
+		if x.Pool != api.PoolCPU {
+			hardware = append(hardware, edge.Engine{Name: x.Name, Pool: x.Pool, Macroblocks: x.Macroblocks})
+		}
+	}
+	agent.SetEngines(hardware)
+	run := runDir(cfg)
+	err := os.MkdirAll(string(run), 0o700)
+	if err == nil {
+		err = engines.Open(run).Write(list)
+	}
+	if err != nil {
+		cfg.Log.Error("streams cannot be given engines anew", "error", err)
+	}
 }
 
 // offer gives what the node says of its encoders; operator is its operator's own

@@ -46,16 +46,21 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	agent, err := edge.New(edge.Config{
 		Identity: id, Run: runDir(cfg), Pools: joined.Node.Pools, Bus: heartbeats{p.conn, p}, Publish: p.ring,
 		Start: starter(cfg, id, relay), Log: cfg.Log,
+		Graphics: p.encoders.sample(), Uplink: cfg.Uplink,
 		HeartbeatEvery: time.Duration(joined.HeartbeatMS) * time.Millisecond,
 	})
 	if err != nil {
 		return err
 	}
-	p.pools = agent.SetPools
+	p.pools = func(c []api.Capacity) { p.encoders.settle(cfg, agent, c) }
+	p.pools(joined.Node.Pools)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.ring.run(gctx, joined) })
 	g.Go(func() error { return p.run(gctx) })
 	g.Go(func() error { return agent.Run(gctx) })
+	if w := p.encoders.watcher; w != nil {
+		g.Go(func() error { w.Run(gctx); return nil })
+	}
 	if cfg.Certify == certifyIdle {
 		g.Go(func() error { p.encoders.keep(gctx, cfg, id, agent.Busy); return nil })
 	}
