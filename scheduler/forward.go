@@ -94,7 +94,7 @@ func (s *Server) handlers() map[string]handler {
 		"token.put": handle(s.putToken), "token.revoke": handle(s.revokeToken), "account.delete": handle(s.deleteAccount), "account.policy": handle(s.setPolicy),
 		"demand": handle(s.presentDemand), "explain": handle(s.explained), "queue.seen": handle(s.sawWaiting), "index": handle(s.verifiedIndex),
 		"replica.register": handle(s.registerHere), "replica.add": handle(s.addReplica),
-		"replica.remove": handle(s.removeReplica), "replica.lead": handle(s.transfer),
+		"replica.remove": handle(s.removeReplica), "replica.demote": handle(s.demoteReplica), "replica.lead": handle(s.transfer),
 	}
 }
 

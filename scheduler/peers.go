@@ -39,6 +39,7 @@ type peers struct {
 	mu     sync.Mutex
 	leader target
 	depose context.CancelFunc
+	spare  *port                  // to dial by while the replica is not open
 	met    map[string]api.Replica // by id, as they said themselves
 }
 
@@ -46,11 +47,14 @@ func (p *peers) init(s *Server) {
 	p.met = map[string]api.Replica{}
 	p.client = &http.Client{Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, address string) (net.Conn, error) {
-			r := s.replica.Load()
-			if r == nil || r.port == nil {
+			way := p.spareWay()
+			if r := s.replica.Load(); r != nil {
+				way = r.port
+			}
+			if way == nil {
 				return nil, errDial
 			}
-			c, err := r.port.dial(ctx, address, wayCall)
+			c, err := way.dial(ctx, address, wayCall)
 			if err != nil {
 				return nil, fmt.Errorf("%w: %w", errDial, err)
 			}
@@ -58,6 +62,18 @@ func (p *peers) init(s *Server) {
 		},
 		MaxIdleConnsPerHost: idleCalls, IdleConnTimeout: time.Minute, DisableCompression: true,
 	}}
+}
+
+func (p *peers) setSpare(way *port) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.spare = way
+}
+
+func (p *peers) spareWay() *port {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.spare
 }
 
 // startCalls serves the other replicas' calls.

@@ -24,6 +24,7 @@ const (
 	cachedEntries = 512
 	trailingLogs  = 4096
 	snapshotAfter = 16384
+	logDir        = "log"
 	removedFile   = "removed" // marks the directory of a replica that was removed
 )
 
@@ -64,8 +65,7 @@ func (r *replica) leads() bool { return r.raft.State() == raft.Leader }
 // joined or finds what it was a member of. The caller shuts it.
 func openReplica(c Config) (_ *replica, err error) {
 	dir := filepath.Join(c.Data, "raft")
-	logs := filepath.Join(dir, "log")
-	if err := os.MkdirAll(logs, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Join(dir, logDir), 0o700); err != nil {
 		return nil, fmt.Errorf("make raft directory: %w", err)
 	}
 	r := &replica{fsm: newFSM(), dir: dir}
@@ -83,17 +83,15 @@ func openReplica(c Config) (_ *replica, err error) {
 	if r.id, err = replicaID(filepath.Join(dir, "replica")); err != nil {
 		return nil, err
 	}
-	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: lineWriter{c.Log, c.RaftListen == ""}, DisableTime: true})
-	log, err := OpenLog(logs, logger)
+	rejoins, err := marked(dir)
 	if err != nil {
 		return nil, err
 	}
-	r.close = append(r.close, log.Close)
-	files, err := raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger)
+	logger := hclog.New(&hclog.LoggerOptions{Level: hclog.Warn, Output: lineWriter{c.Log, c.RaftListen == ""}, DisableTime: true})
+	log, snaps, err := r.openLog(logger)
 	if err != nil {
-		return nil, fmt.Errorf("open snapshots: %w", err)
+		return nil, err
 	}
-	snaps := indexedStore{files}
 	transport, err := r.openTransport(c, logger)
 	if err != nil {
 		return nil, err
@@ -101,15 +99,43 @@ func openReplica(c Config) (_ *replica, err error) {
 	if r.member, err = raft.HasExistingState(log, log, snaps); err != nil {
 		return nil, fmt.Errorf("look for an existing cluster: %w", err)
 	}
+	r.member = r.member || rejoins
 	t := timersOf(c.Profile)
 	if c.RaftListen == "" {
 		t = timersAlone()
 	}
-	if r.raft, err = raft.NewRaft(raftConfig(t, r.id, logger), r.fsm, log, log, snaps, transport); err != nil {
+	err = surely(func() (err error) {
+		r.raft, err = raft.NewRaft(raftConfig(t, r.id, logger), r.fsm, log, log, snaps, transport)
+		return err
+	})
+	if err != nil {
 		return nil, fmt.Errorf("start raft: %w", err)
 	}
 	r.close = append(r.close, func() error { return r.raft.Shutdown().Error() })
 	return r, nil
+}
+
+// openLog opens the log and the snapshots. An error that is a *damage says that
+// they are not what they were.
+func (r *replica) openLog(logger hclog.Logger) (*Log, raft.SnapshotStore, error) {
+	files, err := raft.NewFileSnapshotStoreWithLogger(r.dir, keptSnapshots, logger)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open snapshots: %w", err)
+	}
+	list, err := files.List()
+	if err != nil {
+		return nil, nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	newest := uint64(0)
+	if len(list) > 0 {
+		newest = list[0].Index
+	}
+	log, err := openWitnessed(filepath.Join(r.dir, logDir), filepath.Join(r.dir, witnessFile), newest, logger)
+	if err != nil {
+		return nil, nil, err
+	}
+	r.close = append(r.close, log.Close)
+	return log, indexedStore{files}, nil
 }
 
 // openTransport listens for the other replicas, or makes a transport that has none.

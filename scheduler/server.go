@@ -37,7 +37,8 @@ type Server struct {
 	calls      map[string]handler
 	peers      peers
 	forward    forwarding
-	registered bool // this replica's record was seen; of followUp alone
+	registered bool     // this replica's record was seen; of followUp alone
+	noted      []string // the members' addresses that are kept; of followUp alone
 
 	view     view
 	leases   leases
@@ -74,7 +75,7 @@ func New(c Config) (*Server, error) {
 // ctx ends. A Server runs once.
 func (s *Server) Run(ctx context.Context) error {
 	defer close(s.stopped)
-	r, err := openReplica(s.cfg)
+	r, err := s.openOrHeal(ctx)
 	if err != nil {
 		return fmt.Errorf("open replica: %w", err)
 	}

@@ -15,10 +15,12 @@ import (
 type Log struct {
 	*raft.LogCache   // the entries, the latest also in memory
 	raft.StableStore // term and vote
+	witness          *witness
 	close            []func() error
 }
 
-// OpenLog opens the log in a directory that exists. The caller closes it.
+// OpenLog opens the log in a directory that exists, without its witness. The
+// caller closes it.
 func OpenLog(dir string, logger hclog.Logger) (_ *Log, err error) {
 	l := &Log{}
 	defer func() {
@@ -26,6 +28,38 @@ func OpenLog(dir string, logger hclog.Logger) (_ *Log, err error) {
 			err = errors.Join(err, l.Close())
 		}
 	}()
+	w, err := l.open(dir, logger)
+	if err != nil {
+		return nil, err
+	}
+	return l, l.cache(w, w)
+}
+
+// openWitnessed opens the log and compares it with its witness; snapshot is the
+// index of the newest one. An error that is a *damage says that the log lacks
+// what it confirmed.
+func openWitnessed(dir, path string, snapshot uint64, logger hclog.Logger) (_ *Log, err error) {
+	l := &Log{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	err = surely(func() error {
+		w, err := l.open(dir, logger)
+		if err != nil {
+			return ofLog(err)
+		}
+		if l.witness, err = openWitness(path, w, w, snapshot); err != nil {
+			return err
+		}
+		l.close = append(l.close, l.witness.Close)
+		return l.cache(l.witness, l.witness)
+	})
+	return l, err
+}
+
+func (l *Log) open(dir string, logger hclog.Logger) (*wal.WAL, error) {
 	meta := &metadb.BoltMetaDB{} // ours, as the log does not close its own
 	l.close = append(l.close, meta.Close)
 	w, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes), wal.WithLogger(logger), wal.WithMetaStore(meta))
@@ -33,12 +67,16 @@ func OpenLog(dir string, logger hclog.Logger) (_ *Log, err error) {
 		return nil, fmt.Errorf("open raft log: %w", err)
 	}
 	l.close = append(l.close, w.Close)
-	cache, err := raft.NewLogCache(cachedEntries, w)
+	return w, nil
+}
+
+func (l *Log) cache(entries raft.LogStore, words raft.StableStore) error {
+	cache, err := raft.NewLogCache(cachedEntries, entries)
 	if err != nil {
-		return nil, fmt.Errorf("make log cache: %w", err)
+		return fmt.Errorf("make log cache: %w", err)
 	}
-	l.LogCache, l.StableStore = cache, w
-	return l, nil
+	l.LogCache, l.StableStore = cache, words
+	return nil
 }
 
 // Close ends the log.

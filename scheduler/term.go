@@ -181,6 +181,8 @@ func (s *Server) followUp(ctx context.Context, r *replica) {
 	}
 	for first := true; first || pause(ctx, registerEvery); first = false {
 		s.register(ctx, r)
+		s.notePeers(r)
+		s.forgetRejoin(r)
 	}
 }
 
