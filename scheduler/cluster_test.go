@@ -129,7 +129,7 @@ func newClusterOn(t testing.TB, on *simnet.Net, n int, change ...func(*Config)) 
 		c.peers = append(c.peers, c.address(i))
 	}
 	for i := range n {
-		c.members[i] = &member{data: t.TempDir(), at: c.peers[i]}
+		c.members[i] = &member{data: dataDir(t), at: c.peers[i]}
 		c.start(i, func(cfg *Config) { cfg.Peers, cfg.Expect = c.peers, n })
 	}
 	for i := range n {

@@ -41,7 +41,7 @@ func explanation(id string) *api.Explanation {
 }
 
 func TestExplanationsSurviveARestartAndATornWrite(t *testing.T) {
-	dir := t.TempDir()
+	dir := dataDir(t)
 	known := func(api.SessionID) bool { return true }
 	var e explanations
 	for i := range 20 {
@@ -73,7 +73,7 @@ func TestExplanationsSurviveARestartAndATornWrite(t *testing.T) {
 }
 
 func TestExplanationsAreBounded(t *testing.T) {
-	dir := t.TempDir()
+	dir := dataDir(t)
 	alive := map[api.SessionID]bool{}
 	known := func(id api.SessionID) bool { return alive[id] }
 	var e explanations

@@ -191,7 +191,7 @@ func (w testWriter) Write(b []byte) (int, error) {
 }
 
 func newWorld(t testing.TB, change ...func(*Config)) *world {
-	return openWorld(t, newBus(), t.TempDir(), change...)
+	return openWorld(t, newBus(), dataDir(t), change...)
 }
 
 func openWorld(t testing.TB, bus *fakeBus, data string, change ...func(*Config)) *world {
@@ -356,4 +356,23 @@ func copyDir(t testing.TB, from, to string) {
 	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// memory is where Linux keeps files in memory: a disk that others are busy with
+// makes every sync wait.
+const memory = "/dev/shm"
+
+// dataDir gives a directory that goes with the test, in memory where there is such.
+func dataDir(t testing.TB) string {
+	t.Helper()
+	d, err := os.MkdirTemp(memory, "perigee")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(d); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
 }

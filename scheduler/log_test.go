@@ -10,7 +10,7 @@ import (
 // TestLogIsReadAfterItsTailWasCut holds what a leader needs that was deposed in
 // a minority: it takes entries back, and reads those before them at its next start.
 func TestLogIsReadAfterItsTailWasCut(t *testing.T) {
-	dir := t.TempDir()
+	dir := dataDir(t)
 	open := func() *wal.WAL {
 		t.Helper()
 		w, err := wal.Open(dir, wal.WithSegmentSize(segmentBytes))
@@ -36,7 +36,7 @@ func TestLogIsReadAfterItsTailWasCut(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	copied := t.TempDir()
+	copied := dataDir(t)
 	copyDir(t, dir, copied)
 	dir = copied
 	w = open()

@@ -24,7 +24,7 @@ import (
 // join adds a member by the API of another one.
 func (c *cluster) join(i int, through *Server) {
 	c.t.Helper()
-	c.members[i] = &member{data: c.t.TempDir(), at: c.address(i)}
+	c.members[i] = &member{data: dataDir(c.t), at: c.address(i)}
 	c.start(i, func(cfg *Config) {
 		cfg.Join = func(ctx context.Context, r api.Replica) error {
 			return through.AddReplica(ctx, api.ReplicaJoin{Replica: r})
@@ -341,7 +341,7 @@ func TestBadClusterConfiguration(t *testing.T) {
 			c.Join = func(context.Context, api.Replica) error { return nil }
 		}, "--join"},
 	} {
-		cfg := testConfig(t, newBus(), t.TempDir())
+		cfg := testConfig(t, newBus(), dataDir(t))
 		tt.change(&cfg)
 		_, err := New(cfg)
 		var e *api.Error

@@ -136,7 +136,7 @@ func small(t *testing.T, dir string) {
 // after the last sync is no loss; before, the log must say that it is damaged,
 // or have everything all the same.
 func TestLogIsWholeOrDamaged(t *testing.T) {
-	origin := t.TempDir()
+	origin := dataDir(t)
 	want := logWithPast(t, origin)
 	small(t, origin)
 	if look(t, "as it was", copyOf(t, origin), want) {
@@ -197,7 +197,7 @@ func TestLogIsWholeOrDamaged(t *testing.T) {
 
 // TestForgottenVoteIsDamage puts an old state of the stable store back.
 func TestForgottenVoteIsDamage(t *testing.T) {
-	dir := t.TempDir()
+	dir := dataDir(t)
 	r, w, err := openKept(dir)
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +233,7 @@ func TestForgottenVoteIsDamage(t *testing.T) {
 
 func copyOf(t *testing.T, dir string) string {
 	t.Helper()
-	to := t.TempDir()
+	to := dataDir(t)
 	copyDir(t, dir, to)
 	return to
 }
@@ -307,7 +307,7 @@ func TestDamagedOnlyReplicaSaysWhatToDo(t *testing.T) {
 }
 
 func testDamagedOnlyReplicaSaysWhatToDo(t *testing.T) {
-	data := t.TempDir()
+	data := dataDir(t)
 	w := openWorld(t, newBus(), data)
 	w.app()
 	w.stop()

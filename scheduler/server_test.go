@@ -76,7 +76,7 @@ func testHerdNeverReservesTwice(t *testing.T) {
 func TestRestartKeepsTheState(t *testing.T) { synctest.Test(t, testRestartKeepsTheState) }
 
 func testRestartKeepsTheState(t *testing.T) {
-	bus, data := newBus(), t.TempDir()
+	bus, data := newBus(), dataDir(t)
 	w := openWorld(t, bus, data)
 	w.app()
 	e := w.edge("one", 4)
@@ -115,7 +115,7 @@ func testRestartKeepsTheState(t *testing.T) {
 func TestGraceAtTheStart(t *testing.T) { synctest.Test(t, testGraceAtTheStart) }
 
 func testGraceAtTheStart(t *testing.T) {
-	bus, data := newBus(), t.TempDir()
+	bus, data := newBus(), dataDir(t)
 	w := openWorld(t, bus, data)
 	w.app()
 	e := w.edge("one", 4)
@@ -135,7 +135,7 @@ func testGraceAtTheStart(t *testing.T) {
 func TestSnapshotAndRestart(t *testing.T) { synctest.Test(t, testSnapshotAndRestart) }
 
 func testSnapshotAndRestart(t *testing.T) {
-	bus, data := newBus(), t.TempDir()
+	bus, data := newBus(), dataDir(t)
 	w := openWorld(t, bus, data)
 	for i := range 50 {
 		if _, err := w.s.PutApplication(w.ctx(), api.App{Name: "xterm", Command: []string{fmt.Sprintf("xterm-%d", i)}}); err != nil {
@@ -161,7 +161,7 @@ func TestSecondSchedulerOnOneDirectory(t *testing.T) {
 }
 
 func testSecondSchedulerOnOneDirectory(t *testing.T) {
-	data := t.TempDir()
+	data := dataDir(t)
 	openWorld(t, newBus(), data)
 	s, err := New(testConfig(t, newBus(), data))
 	if err != nil {
@@ -175,7 +175,7 @@ func testSecondSchedulerOnOneDirectory(t *testing.T) {
 // TestUnreadableEntryStops holds that a replica which meets an entry of a later
 // version stops and says so, now and at its next start.
 func TestUnreadableEntryStops(t *testing.T) {
-	data := t.TempDir()
+	data := dataDir(t)
 	for _, round := range []string{"while it runs", "at its start"} {
 		s, err := New(testConfig(t, newBus(), data))
 		if err != nil {
@@ -240,7 +240,7 @@ func TestTCPTransport(t *testing.T) {
 }
 
 func TestConfigRefuses(t *testing.T) {
-	good := testConfig(t, newBus(), t.TempDir())
+	good := testConfig(t, newBus(), dataDir(t))
 	for field, change := range map[string]func(*Config){
 		"data":   func(c *Config) { c.Data = "" },
 		"log":    func(c *Config) { c.Log = nil },
