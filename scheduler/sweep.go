@@ -13,19 +13,27 @@ import (
 // tickEvery is how often what is past its keeping is dropped.
 const tickEvery = time.Minute
 
+// restartEvery is how often sessions of lost nodes that found no room are tried
+// again.
+const restartEvery = 2 * time.Second
+
 // sweepLoop ends what is overdue and declares silent nodes lost.
 func (s *Server) sweepLoop(ctx context.Context) {
 	ticker := time.NewTicker(s.cfg.SweepEvery)
 	defer ticker.Stop()
 	ticked := s.cfg.Clock()
 	var look lookout
+	restarted := ticked
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		s.loseNodes(ctx)
+		if now := s.cfg.Clock(); s.loseNodes(ctx) || now.Sub(restarted) >= restartEvery {
+			restarted = now
+			s.placeLost(ctx)
+		}
 		s.endOverdue(ctx, &look)
 		var rest []state.Command
 		if cells := s.demand.flush(s.now()); len(cells) > 0 {
@@ -49,7 +57,8 @@ func (s *Server) forget() {
 	s.ends.keep(func(id api.SessionID) bool { _, ok := root.Live(id); return ok })
 }
 
-func (s *Server) loseNodes(ctx context.Context) {
+// loseNodes declares silent nodes lost and says whether there are any.
+func (s *Server) loseNodes(ctx context.Context) bool {
 	var lost []state.Command
 	now := s.cfg.Clock()
 	for n := range s.root().Nodes() {
@@ -59,6 +68,7 @@ func (s *Server) loseNodes(ctx context.Context) {
 		}
 	}
 	s.proposeAll(ctx, lost)
+	return len(lost) > 0
 }
 
 // overdue says whether a session must end for want of a viewer. Nobody reports

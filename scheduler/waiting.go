@@ -186,9 +186,9 @@ func (s *Server) grant(ctx context.Context, grants []grant) {
 		switch {
 		case err == nil:
 			s.placed(res, g.held, g.need)
-			s.cfg.Log.Info("waiting session placed", "session", g.cmd.ID, "node", g.cmd.Node, "pool", g.cmd.Pool, "waited", res.Session.PlacedAt.Sub(res.Session.CreatedAt).Round(time.Millisecond))
+			s.cfg.Log.Info("session placed", "session", g.cmd.ID, "node", g.cmd.Node, "pool", g.cmd.Pool, "generation", g.cmd.Generation)
 		case ctx.Err() == nil:
-			s.cfg.Log.Warn("waiting session could not be placed yet", "session", g.cmd.ID, "error", err)
+			s.cfg.Log.Warn("session could not be placed yet", "session", g.cmd.ID, "error", err)
 		}
 		s.view.mu.Lock()
 		delete(s.waiting.placing, g.cmd.ID)

@@ -221,7 +221,9 @@ func (m *Join) apply(t *tx) Result {
 	if st := s.Status(); st != api.StatusActive {
 		return Result{Err: api.Errorf(api.CodeConflict, "the session is %s: only an active one can be joined", st)}
 	}
-	if !s.Joinable && s.Node != "" {
+	// One that was placed again waits for its client, joinable or not.
+	again := t.EntryVersion() >= 2 && s.Generation > 1 && !s.PlacedAt.IsZero() && s.ViewerAt.IsZero()
+	if !s.Joinable && s.Node != "" && !again {
 		return Result{Err: api.Errorf(api.CodeConflict, "the session cannot be joined: it ends with its first client; create it with joinable and idle_time_min")}
 	}
 	if m.Screen.Width > 0 && m.Screen != s.Screen {
