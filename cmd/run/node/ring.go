@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -19,8 +20,8 @@ type ring struct {
 	cfg  Config
 	next chan api.NodeJoined // of one place
 
-	mu     sync.Mutex
-	member *gossip.Ring // nil between two
+	mu  sync.Mutex
+	now *gossip.Ring // nil between two memberships
 }
 
 func newRing(cfg Config) *ring {
@@ -30,7 +31,7 @@ func newRing(cfg Config) *ring {
 // Publish spreads the node's headroom.
 func (r *ring) Publish(h api.Headroom) {
 	r.mu.Lock()
-	m := r.member
+	m := r.now
 	r.mu.Unlock()
 	if m != nil {
 		m.Publish(h)
@@ -46,40 +47,57 @@ func (r *ring) follow(joined api.NodeJoined) {
 	r.next <- joined
 }
 
-// run is a member until ctx ends.
+// run is a member until ctx ends. The first time must go well: a port that is
+// taken is the operator's to mend. Later on the node does without, until the next
+// change: its headroom rides the heartbeats too.
 func (r *ring) run(ctx context.Context, joined api.NodeJoined) error {
-	for ctx.Err() == nil {
-		m, err := gossip.New(gossip.Config{
-			Listen: r.cfg.GossipListen, Advertise: joined.Node.Addresses[0], Key: joined.RingKey, Log: r.cfg.Log,
-			Meta: gossip.MetaOf(joined.Node),
-		})
-		if err != nil {
-			return err
-		}
-		g, gctx := errgroup.WithContext(ctx)
-		g.Go(func() error { return m.Run(gctx) })
-		g.Go(func() error { m.Join(gctx, joined.Gossip); return nil })
-		r.set(m)
-		g.Go(func() error {
-			for {
-				select {
-				case <-gctx.Done():
-					return nil
-				case next := <-r.next:
-					if !sameRing(joined, next) {
-						joined = next
-						return errRingChanged
-					}
-				}
+	for first := true; ctx.Err() == nil; first = false {
+		next, err := r.member(ctx, joined)
+		switch {
+		case errors.Is(err, errRingChanged):
+			joined = next
+		case err == nil:
+		case first:
+			return fmt.Errorf("gossip (--gossip-listen %s): %w", r.cfg.GossipListen, err)
+		default:
+			r.cfg.Log.Warn("the node is in no ring of gossip: its headroom rides its heartbeats only", "error", err)
+			select {
+			case <-ctx.Done():
+			case joined = <-r.next:
 			}
-		})
-		err = g.Wait()
-		r.set(nil)
-		if err != nil && !errors.Is(err, errRingChanged) {
-			return err
 		}
 	}
 	return nil
+}
+
+// member is a member until ctx ends or the ring is another (errRingChanged).
+func (r *ring) member(ctx context.Context, joined api.NodeJoined) (next api.NodeJoined, err error) {
+	m, err := gossip.New(gossip.Config{
+		Listen: r.cfg.GossipListen, Advertise: joined.Node.Addresses[0], Key: joined.RingKey, Log: r.cfg.Log,
+		Meta: gossip.MetaOf(joined.Node),
+	})
+	if err != nil {
+		return next, err
+	}
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return m.Run(gctx) })
+	g.Go(func() error { m.Join(gctx, joined.Gossip); return nil })
+	g.Go(func() error {
+		for {
+			select {
+			case <-gctx.Done():
+				return nil
+			case next = <-r.next:
+				if !sameRing(joined, next) {
+					return errRingChanged
+				}
+			}
+		}
+	})
+	r.set(m)
+	defer r.set(nil)
+	err = g.Wait() // next is written by then
+	return next, err
 }
 
 // errRingChanged ends one membership for the next.
@@ -88,7 +106,7 @@ var errRingChanged = errors.New("the ring changed")
 func (r *ring) set(m *gossip.Ring) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.member = m
+	r.now = m
 }
 
 func sameRing(a, b api.NodeJoined) bool {
