@@ -23,6 +23,9 @@ type Frame struct {
 	Captured, Encoded int64
 	// Input is the id of the newest input that the picture may show; 0 = none.
 	Input uint64
+	// Drawn is when the application had drawn what the picture shows, on the same
+	// clock; 0 = not told.
+	Drawn int64
 	Data  []byte
 }
 

@@ -31,6 +31,7 @@ const (
 	TypeFrame     Type = 6 // encode → stream: binary Frame
 	TypeState     Type = 7 // encode → stream: State
 	TypePause     Type = 8 // stream → encode: Pause, nobody watches
+	TypeDrawn     Type = 9 // encode → stream: 8 bytes, Drawn of the video frame that follows
 )
 
 // Hello opens the protocol.
@@ -161,7 +162,8 @@ func (c *Conn) Send(t Type, v any) error {
 
 const frameHead = 1 + 1 + 8 + 8 + 8 + 8
 
-// SendFrame writes one frame.
+// SendFrame writes one frame, and before it when it was drawn, if that is known:
+// in a message of its own, which an older stream process passes over.
 func (c *Conn) SendFrame(f Frame) error {
 	var head [frameHead]byte
 	head[0] = byte(f.Kind)
@@ -174,23 +176,55 @@ func (c *Conn) SendFrame(f Frame) error {
 	binary.BigEndian.PutUint64(head[26:], f.Input)
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.write(TypeFrame, head[:], f.Data)
+	c.wbuf = c.wbuf[:0]
+	if f.Drawn != 0 {
+		var at [8]byte
+		binary.BigEndian.PutUint64(at[:], uint64(f.Drawn))
+		if err := c.add(TypeDrawn, at[:], nil); err != nil {
+			return err
+		}
+	}
+	if err := c.add(TypeFrame, head[:], f.Data); err != nil {
+		return err
+	}
+	return c.flush()
 }
 
 func (c *Conn) write(t Type, a, b []byte) error {
+	c.wbuf = c.wbuf[:0]
+	if err := c.add(t, a, b); err != nil {
+		return err
+	}
+	return c.flush()
+}
+
+// add puts a message behind those that wait for flush.
+func (c *Conn) add(t Type, a, b []byte) error {
 	n := 1 + len(a) + len(b)
 	if n > MaxMessage {
 		return fmt.Errorf("message of %d bytes: %w", n, ErrProtocol)
 	}
-	c.wbuf = binary.BigEndian.AppendUint32(c.wbuf[:0], uint32(n))
+	c.wbuf = binary.BigEndian.AppendUint32(c.wbuf, uint32(n))
 	c.wbuf = append(append(append(c.wbuf, byte(t)), a...), b...)
+	return nil
+}
+
+func (c *Conn) flush() error {
 	if _, err := c.w.Write(c.wbuf); err != nil {
 		return fmt.Errorf("write media message: %w", err)
 	}
 	return nil
 }
 
-// ParseFrame reads a TypeFrame payload; Data aliases it.
+// ParseDrawn reads a TypeDrawn payload.
+func ParseDrawn(p []byte) (int64, error) {
+	if len(p) < 8 {
+		return 0, fmt.Errorf("time of %d bytes: %w", len(p), ErrProtocol)
+	}
+	return int64(binary.BigEndian.Uint64(p)), nil
+}
+
+// ParseFrame reads a TypeFrame payload; Data aliases it and Drawn is not in it.
 func ParseFrame(p []byte) (Frame, error) {
 	if len(p) < frameHead || p[0] != byte(Video) && p[0] != byte(Audio) {
 		return Frame{}, fmt.Errorf("frame of %d bytes: %w", len(p), ErrProtocol)

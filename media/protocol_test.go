@@ -41,6 +41,20 @@ func TestConnCarriesMessagesAndFrames(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(f, frame) {
 		t.Fatalf("frame differs: %v", err)
 	}
+	frame.Drawn = 4
+	go func() { _ = ca.SendFrame(frame) }()
+	if m, err = cb.Read(); err != nil || m.Type != TypeDrawn {
+		t.Fatalf("time of drawing: %v %v", m.Type, err)
+	}
+	if at, err := ParseDrawn(m.Payload); err != nil || at != 4 {
+		t.Fatalf("drawn at %d, %v", at, err)
+	}
+	if _, err := ParseDrawn([]byte{1}); !errors.Is(err, ErrProtocol) {
+		t.Errorf("a short time of drawing: %v", err)
+	}
+	if m, err = cb.Read(); err != nil || m.Type != TypeFrame {
+		t.Fatalf("frame behind it: %v %v", m.Type, err)
+	}
 }
 
 func TestConnKeepsConcurrentMessagesWhole(t *testing.T) {

@@ -20,13 +20,13 @@ func (i *inputs) add(in media.Input) {
 	i.list = append(i.list, in)
 }
 
-// shown gives the newest input that reached the X server before a picture was
-// taken; 0 = none.
-func (i *inputs) shown(taken int64) uint64 {
-	for len(i.list) > 1 && i.list[1].At <= taken {
+// shown gives the newest input that reached the X server before the application
+// drew a picture, which may be its answer; 0 = none.
+func (i *inputs) shown(drawn int64) uint64 {
+	for len(i.list) > 1 && i.list[1].At <= drawn {
 		i.list = slices.Delete(i.list, 0, 1)
 	}
-	if len(i.list) == 0 || i.list[0].At > taken {
+	if len(i.list) == 0 || i.list[0].At > drawn {
 		return 0
 	}
 	return i.list[0].ID

@@ -39,6 +39,7 @@ type picture struct {
 	refine  int // re-encodings left while nothing changes
 
 	last, lastKey, opened int64 // media.Now of the last picture, key, encoder
+	drawnAt, taken        int64 // of the newest drawing, and of the one in the picture
 	pts                   time.Duration
 	sent, drawn           uint64
 }
@@ -128,6 +129,7 @@ func (s *session) takePicture() error {
 		p.drawn++
 	}
 	p.refine = refineMost
+	p.taken = min(p.drawnAt, pic.Taken)
 	return s.encodeFrom(begun, pic.Taken)
 }
 
@@ -176,7 +178,7 @@ func (s *session) encodeFrom(begun, taken int64) error {
 	p.sent++
 	err = s.conn.SendFrame(media.Frame{
 		Kind: media.Video, Key: out.Key, PTS: p.pts, Captured: taken, Encoded: now,
-		Input: s.inputs.shown(taken), Data: out.Data,
+		Input: s.inputs.shown(p.taken), Drawn: p.taken, Data: out.Data,
 	})
 	if err != nil {
 		return fmt.Errorf("send picture: %w", err)

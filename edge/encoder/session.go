@@ -92,8 +92,8 @@ func (s *session) run(ctx context.Context, messages <-chan any) error {
 				err = s.adopt(ctx, o)
 			case err = <-s.screenEnd:
 			case <-s.drawn():
-				s.picture.pending = true
-				s.picture.pacer.Drawn(time.Duration(media.Now()))
+				s.picture.pending, s.picture.drawnAt = true, media.Now()
+				s.picture.pacer.Drawn(time.Duration(s.picture.drawnAt))
 			case <-timer.C:
 			case <-tick.C:
 				s.settleBitrate()
@@ -137,6 +137,7 @@ func (s *session) handle(ctx context.Context, m any) error {
 		s.sound.pause(m.Paused)
 		if !m.Paused {
 			s.picture.wantKey, s.picture.pending = true, true
+			s.picture.drawnAt = 0 // drawn while nobody watched: that long it did not wait
 		}
 	case keyframe:
 		s.picture.wantKey = true

@@ -44,6 +44,9 @@ type StreamState struct {
 	Screen      api.Screen `json:"screen,omitzero"`
 	RoundTripMS float64    `json:"round_trip_ms,omitempty"`
 	Failed      string     `json:"failed,omitempty"` // why the stream cannot go on
+	// Latency is what was measured since the stream began; nil = nothing. It is
+	// replaced, never changed.
+	Latency *api.Latency `json:"latency,omitempty"`
 }
 
 // Message is one local message; the fields of other kinds are empty.

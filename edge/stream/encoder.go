@@ -360,6 +360,7 @@ func (e *encoder) hangs(quiet int) error {
 
 // read hands on what the process sends until its socket ends.
 func (e *encoder) read(conn *media.Conn) error {
+	var drawn int64 // of the next video frame
 	for {
 		m, err := conn.Read()
 		if err != nil {
@@ -373,9 +374,14 @@ func (e *encoder) read(conn *media.Conn) error {
 				return err
 			}
 			if f.Kind == media.Video {
+				f.Drawn, drawn = drawn, 0
 				e.shown()
 			}
 			e.sink.frame(f)
+		case media.TypeDrawn:
+			if drawn, err = media.ParseDrawn(m.Payload); err != nil {
+				return err
+			}
 		case media.TypeState:
 			var st media.State
 			if err := m.Decode(&st); err != nil {

@@ -18,11 +18,20 @@ type live struct {
 	peer   atomic.Pointer[rtc.Peer]
 	input  atomic.Pointer[input.Injector]
 	inputs atomic.Uint64 // ids given
+	meter  meter
 }
 
 func (l *live) frame(f media.Frame) {
-	if p := l.peer.Load(); p != nil {
-		_ = p.WriteFrame(f) // the connection's own state tells of its end
+	p := l.peer.Load()
+	if p == nil {
+		return
+	}
+	stamp, sent, _ := p.WriteFrame(f) // the connection's own state tells of its end
+	if !sent || f.Kind != media.Video {
+		return
+	}
+	if told := l.meter.picture(f, stamp, media.Now()); told != nil {
+		_ = p.Tell(typeFrame, told) // a measurement less
 	}
 }
 
@@ -97,20 +106,35 @@ func (s *session) inject(ctx context.Context, st local.InstanceState) {
 }
 
 // control takes a message of the control channel, on the connection's own goroutine.
-func (s *session) control(v *viewer, p *rtc.Peer, typ string, data []byte) {
-	if typ == "stream::disconnect" {
+func (s *session) control(v *viewer, p *rtc.Peer, c rtc.Control) {
+	came := media.Now()
+	current := s.live.peer.Load() == p
+	switch {
+	case c.Type == "stream::disconnect":
 		s.post(func() { s.leave(v) })
+		return
+	case !current:
+		return
+	case c.Type == typeMeter:
+		s.live.meter.listen()
+		return
+	case c.Type == typeShown:
+		if err := s.live.meter.shown(c.Data); err != nil {
+			s.log.Debug("measurement not understood", "error", err)
+		}
 		return
 	}
 	i := s.live.input.Load()
-	if i == nil || !v.drives || s.live.peer.Load() != p {
+	if i == nil || !v.drives {
 		return
 	}
-	done, err := i.Handle(typ, data)
+	done, err := i.Handle(c.Type, c.Data)
 	if err != nil {
 		s.log.Debug("input not understood", "error", err)
 	}
 	if done {
-		s.enc.input(media.Input{ID: s.live.inputs.Add(1), At: media.Now()})
+		in := media.Input{ID: s.live.inputs.Add(1), At: media.Now()}
+		s.live.meter.input(injected{id: in.ID, client: c.ID, came: came, at: in.At})
+		s.enc.input(in)
 	}
 }

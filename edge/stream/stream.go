@@ -95,8 +95,9 @@ type session struct {
 	current   *viewer
 	handover  time.Time // until then a reconnecting viewer counts as connected
 	codec     api.Codec
-	blind     bool // the viewer wants no picture
-	kbps      int  // that the way to the viewer carries
+	blind     bool         // the viewer wants no picture
+	kbps      int          // that the way to the viewer carries
+	latency   *api.Latency // measured so far; never changed, but replaced
 	failed    string
 	noRoomAt  time.Time // since when no engine takes the stream
 	told      local.StreamState
@@ -340,7 +341,7 @@ func (s *session) state() local.StreamState {
 	e, at := s.enc.last(), s.ladder.current()
 	st := local.StreamState{
 		PID: os.Getpid(), Encoding: e.Ready && !s.enc.isPaused(), Drawn: e.Drawn > 0, Codec: s.codec, Pool: at.Pool, Engine: at.Engine,
-		Screen: s.screen, Failed: s.failed,
+		Screen: s.screen, Failed: s.failed, Latency: s.latency,
 	}
 	if v := s.current; v != nil {
 		st.Viewer = v.number
@@ -360,6 +361,11 @@ func (s *session) tell(now time.Time) {
 	if v := s.current; regular && v != nil && v.connected {
 		v.roundTrip = float64(v.peer.RoundTrip().Microseconds()) / 1000
 		st.RoundTripMS = v.roundTrip
+	}
+	if regular {
+		if l := s.live.meter.take(); l != nil {
+			s.latency, st.Latency = l, l
+		}
 	}
 	s.told, s.toldAt = st, now
 	s.hub.Tell(local.Message{Kind: local.KindState, Stream: &st})

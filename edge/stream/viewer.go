@@ -253,7 +253,7 @@ func (s *session) connect(v *viewer, set rtc.Settings) error {
 			Codec:    func(c api.Codec) { s.post(own(func() { s.agreed(c) })) },
 			Keyframe: func() { s.enc.keyframe() },
 			Bitrate:  func(kbps int) { s.post(own(func() { s.carries(kbps) })) },
-			Control:  func(typ string, d []byte) { s.control(v, p, typ, d) },
+			Control:  func(c rtc.Control) { s.control(v, p, c) },
 			Channel:  v.channels.add,
 		},
 	})
@@ -261,6 +261,7 @@ func (s *session) connect(v *viewer, set rtc.Settings) error {
 		return err
 	}
 	v.peer = p
+	s.live.meter.joined()
 	s.live.peer.Store(p)
 	if s.blind != !set.EnableVideo {
 		s.blind = !set.EnableVideo

@@ -39,7 +39,10 @@ type Channel struct {
 // opened is called for each data channel of the client.
 func (p *Peer) opened(dc *webrtc.DataChannel) {
 	if dc.Label() == controlLabel {
-		dc.OnMessage(func(m webrtc.DataChannelMessage) { p.control(m.Data) })
+		p.mu.Lock()
+		p.control = dc
+		p.mu.Unlock()
+		dc.OnMessage(func(m webrtc.DataChannelMessage) { p.heard(m.Data) })
 		return
 	}
 	p.mu.Lock()
@@ -87,21 +90,63 @@ func validChannel(name string) bool {
 	return true
 }
 
-// control reads a message of the control channel; what is not one is ignored.
-func (p *Peer) control(b []byte) {
+// Control is a message of the control channel.
+type Control struct {
+	Type string
+	Data []byte // JSON; nil = none
+	// ID is the client's own of an input; 0 = it gave none.
+	ID uint64
+}
+
+// controlMessage is how one looks on the wire. Everything of ours in it lies
+// under one key.
+type controlMessage struct {
+	Type    string          `json:"type"`
+	Data    json.RawMessage `json:"data,omitempty"`
+	Perigee *struct {
+		ID uint64 `json:"id"`
+	} `json:"perigee,omitempty"`
+}
+
+// heard reads a message of the control channel; what is not one is ignored.
+func (p *Peer) heard(b []byte) {
 	if len(b) > MaxControl {
 		p.cfg.Log.Warn("control message too large", "bytes", len(b))
 		return
 	}
-	var m struct {
-		Type string          `json:"type"`
-		Data json.RawMessage `json:"data"`
-	}
+	var m controlMessage
 	if err := json.Unmarshal(b, &m); err != nil || m.Type == "" {
 		p.cfg.Log.Debug("control message not understood", "error", err)
 		return
 	}
-	p.cfg.Events.Control(m.Type, m.Data)
+	c := Control{Type: m.Type, Data: m.Data}
+	if m.Perigee != nil {
+		c.ID = m.Perigee.ID
+	}
+	p.cfg.Events.Control(c)
+}
+
+// Tell sends a message on the control channel. It does not wait: a client that
+// takes nothing loses it.
+func (p *Peer) Tell(typ string, v any) error {
+	data, err := json.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("encode message %s: %w", typ, err)
+	}
+	b, err := json.Marshal(controlMessage{Type: typ, Data: data})
+	if err != nil {
+		return fmt.Errorf("encode message %s: %w", typ, err)
+	}
+	p.mu.Lock()
+	dc := p.control
+	p.mu.Unlock()
+	if dc == nil || dc.BufferedAmount() > MaxControl {
+		return nil
+	}
+	if err := dc.SendText(string(b)); err != nil {
+		return fmt.Errorf("send message %s: %w", typ, err)
+	}
+	return nil
 }
 
 func (c *Channel) received(b []byte) {

@@ -100,7 +100,7 @@ func newServer(t *testing.T, tr *Transport, change func(*PeerConfig)) *server {
 		Events: Events{
 			Signal: func(f []byte) { s.frames <- f }, State: func(v State) { offer(s.state, v) }, Codec: func(c api.Codec) { s.codec <- c },
 			Keyframe: func() { offer(s.keyframe, struct{}{}) }, Bitrate: func(k int) { offer(s.bitrate, k) },
-			Control: func(typ string, d []byte) { s.control <- typ + " " + string(d) }, Channel: func(c *Channel) {
+			Control: func(c Control) { s.control <- c.Type + " " + string(c.Data) }, Channel: func(c *Channel) {
 				c.Handle(func(b []byte) { _ = c.Send(append([]byte("echo "), b...)) }, func() {})
 				s.channel <- c
 			},
@@ -306,8 +306,8 @@ func feed(t *testing.T, p *Peer, codec api.Codec) {
 				return
 			case <-tick.C:
 				pts := time.Duration(i) * 10 * time.Millisecond
-				_ = p.WriteFrame(media.Frame{Kind: media.Video, Key: true, PTS: pts, Data: keyframe(codec, 3000)})
-				_ = p.WriteFrame(media.Frame{Kind: media.Audio, PTS: pts, Data: []byte{0xfc, 0xff, 0xfe}})
+				_, _, _ = p.WriteFrame(media.Frame{Kind: media.Video, Key: true, PTS: pts, Data: keyframe(codec, 3000)})
+				_, _, _ = p.WriteFrame(media.Frame{Kind: media.Audio, PTS: pts, Data: []byte{0xfc, 0xff, 0xfe}})
 			}
 		}
 	})

@@ -40,6 +40,8 @@ const (
 	uriTransportCC  = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 	uriAbsSendTime  = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 	uriPlayoutDelay = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
+	// When a picture or a block of sound was taken, for receivers that measure.
+	uriAbsCaptureTime = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"
 )
 
 // Preference orders the allowed codecs: those the client named first, in its
@@ -99,6 +101,7 @@ func mediaEngine(order []api.Codec) (*webrtc.MediaEngine, error) {
 	}{
 		{uriTransportCC, webrtc.RTPCodecTypeVideo}, {uriTransportCC, webrtc.RTPCodecTypeAudio},
 		{uriAbsSendTime, webrtc.RTPCodecTypeVideo}, {uriPlayoutDelay, webrtc.RTPCodecTypeVideo},
+		{uriAbsCaptureTime, webrtc.RTPCodecTypeVideo}, {uriAbsCaptureTime, webrtc.RTPCodecTypeAudio},
 	} {
 		if err := m.RegisterHeaderExtension(webrtc.RTPHeaderExtensionCapability{URI: e.uri}, e.kind); err != nil {
 			return nil, fmt.Errorf("register header extension: %w", err)

@@ -38,13 +38,13 @@ const (
 // Events is how a Peer tells what happens. They come from several goroutines
 // and must not block.
 type Events struct {
-	Signal   func(frame []byte)         // a frame for the client
-	State    func(State)                // the connection's state changed
-	Codec    func(api.Codec)            // the video codec is agreed: encode in it
-	Keyframe func()                     // the viewer needs a keyframe
-	Bitrate  func(kbps int)             // encode at this bitrate
-	Control  func(typ string, d []byte) // a message of the control channel; d is its data, JSON
-	Channel  func(*Channel)             // the client opened a data channel of its own
+	Signal   func(frame []byte) // a frame for the client
+	State    func(State)        // the connection's state changed
+	Codec    func(api.Codec)    // the video codec is agreed: encode in it
+	Keyframe func()             // the viewer needs a keyframe
+	Bitrate  func(kbps int)     // encode at this bitrate
+	Control  func(Control)      // a message of the control channel
+	Channel  func(*Channel)     // the client opened a data channel of its own
 }
 
 // PeerConfig configures a Peer.
@@ -81,6 +81,7 @@ type Peer struct {
 	early      []Candidate // of the client, before it
 	candidates int
 	channels   int
+	control    *webrtc.DataChannel // nil until the client opened it
 	lastKey    time.Time
 }
 
@@ -188,20 +189,21 @@ func worthTelling(told, kbps int, since time.Duration) bool {
 func (p *Peer) SetLimits(l media.Limits) { p.sender.setLimits(l) }
 
 // WriteFrame sends a frame; before the connection is up it is dropped. When it
-// cannot be shown for want of a keyframe, one is asked for.
-func (p *Peer) WriteFrame(f media.Frame) error {
+// cannot be shown for want of a keyframe, one is asked for. sent says that all
+// of it went out, and stamp under which RTP timestamp.
+func (p *Peer) WriteFrame(f media.Frame) (stamp uint32, sent bool, err error) {
 	t := p.video
 	if f.Kind == media.Audio {
 		t = p.audio
 	}
 	if t == nil || !p.connected.Load() {
-		return nil
+		return 0, false, nil
 	}
-	usable, err := t.write(f)
+	out, usable, err := t.write(f)
 	if !usable {
 		p.wantKeyframe()
 	}
-	return err
+	return out.stamp, out.whole, err
 }
 
 // Restarted says that the frames that follow come from a new encode process.

@@ -154,7 +154,7 @@ func TestKeyframesAreAskedFor(t *testing.T) {
 	// A picture that needs an earlier one, and a keyframe of another codec.
 	for _, f := range []media.Frame{{Kind: media.Video, Data: []byte{0, 0, 0, 1, 0x41}}, {Kind: media.Video, Key: true, Data: keyframe(api.VP8, 10)}} {
 		time.Sleep(keyInterval + 10*time.Millisecond) // requests are not sent more often
-		if err := s.peer.WriteFrame(f); err != nil {
+		if _, _, err := s.peer.WriteFrame(f); err != nil {
 			t.Fatal(err)
 		}
 		want(t, s.keyframe, "request for a keyframe")
@@ -195,7 +195,7 @@ func TestCloseIsSeenByTheClient(t *testing.T) {
 	if err := s.peer.Close(); err != nil {
 		t.Errorf("closing again: %v", err)
 	}
-	if err := s.peer.WriteFrame(media.Frame{Kind: media.Video, Key: true, Data: keyframe(api.H264, 10)}); err != nil {
+	if _, _, err := s.peer.WriteFrame(media.Frame{Kind: media.Video, Key: true, Data: keyframe(api.H264, 10)}); err != nil {
 		t.Logf("write after close: %v", err) // an error is fine, a crash is not
 	}
 }

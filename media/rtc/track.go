@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math/rand/v2"
 	"sync"
@@ -32,6 +33,7 @@ type track struct {
 	ssrc    uint32
 	pay     rtp.Payloader
 	seq     uint16
+	capture uint8 // id of the header extension that says when a picture was taken; 0 = not agreed
 	clock   clock
 	started bool // a keyframe of the codec went out
 }
@@ -51,6 +53,12 @@ func (t *track) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, e
 	t.pt, t.ssrc = uint8(chosen.PayloadType), uint32(ctx.SSRC())
 	t.pay = payloader(chosen.MimeType)
 	t.codec, _ = codecOf(chosen.MimeType)
+	t.capture = 0
+	for _, e := range ctx.HeaderExtensions() {
+		if e.URI == uriAbsCaptureTime {
+			t.capture = uint8(e.ID)
+		}
+	}
 	t.clock = clock{rate: uint64(chosen.ClockRate), base: rand.Uint32()}
 	t.started = t.kind == webrtc.RTPCodecTypeAudio
 	codec := t.codec
@@ -98,38 +106,49 @@ func (t *track) StreamID() string { return "perigee-" + t.kind.String() }
 // Kind is pion's.
 func (t *track) Kind() webrtc.RTPCodecType { return t.kind }
 
+// sent says what became of a frame: under which RTP timestamp all of it went out.
+type sent struct {
+	stamp uint32
+	whole bool
+}
+
 // write sends one frame; it reports false when the frame cannot be used before
 // a keyframe. Once a frame is lost, wholly or in part, only a keyframe is sent:
 // the numbers that a receiver sees go on without a gap, so it would decode what
 // follows from the wrong picture and never ask.
-func (t *track) write(f media.Frame) (usable bool, err error) {
+func (t *track) write(f media.Frame) (out sent, usable bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.out == nil {
-		return true, nil
+		return sent{}, true, nil
 	}
 	if !t.started {
 		if !f.Key || !isKeyOf(t.codec, f.Data) {
-			return false, nil
+			return sent{}, false, nil
 		}
 		t.started = true
 	}
-	sent, err := t.send(f)
-	if !sent && t.kind == webrtc.RTPCodecTypeVideo {
+	out.stamp = t.clock.stamp(f.PTS, t.now())
+	out.whole, err = t.send(f, out.stamp)
+	if !out.whole && t.kind == webrtc.RTPCodecTypeVideo {
 		t.started = false
-		return false, err
+		return out, false, err
 	}
-	return true, err
+	return out, true, err
 }
 
 // send sends a frame's packets; false says that not all of them went out. mu is held.
-func (t *track) send(f media.Frame) (bool, error) {
-	ts := t.clock.stamp(f.PTS, t.now())
+func (t *track) send(f media.Frame, ts uint32) (bool, error) {
 	parts := t.pay.Payload(packetSize, f.Data)
 	for i, part := range parts {
 		t.seq++
 		h := rtp.Header{Version: 2, Marker: i == len(parts)-1 && t.kind == webrtc.RTPCodecTypeVideo,
 			PayloadType: t.pt, SequenceNumber: t.seq, Timestamp: ts, SSRC: t.ssrc}
+		if i == 0 && t.capture != 0 && f.Captured != 0 {
+			if err := h.SetExtension(t.capture, captureTime(f.Captured, media.Now(), t.now())); err != nil {
+				return false, fmt.Errorf("stamp %s packet: %w", t.kind, err)
+			}
+		}
 		n, err := t.out.WriteRTP(&h, part)
 		if err != nil {
 			return false, fmt.Errorf("send %s packet: %w", t.kind, err)
@@ -139,6 +158,16 @@ func (t *track) send(f media.Frame) (bool, error) {
 		}
 	}
 	return len(parts) > 0, nil
+}
+
+// captureTime is the abs-capture-time extension (webrtc.googlesource.com,
+// docs/native-code/rtp-hdrext/abs-capture-time) of a picture taken at captured
+// on the monotonic clock, which reads mono now: NTP seconds in 32.32 bits.
+func captureTime(captured, mono int64, now time.Time) []byte {
+	const sinceNTP = 2_208_988_800 // seconds from 1900 to 1970
+	at := now.Add(time.Duration(captured - mono))
+	ntp := uint64(at.Unix()+sinceNTP)<<32 | uint64(at.Nanosecond())<<32/uint64(time.Second)
+	return binary.BigEndian.AppendUint64(nil, ntp)
 }
 
 // restart waits for a keyframe: the frames that follow are another encoder's.

@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 	"time"
@@ -121,7 +122,7 @@ func TestPacketsSayWhichPicturesAreKeys(t *testing.T) {
 					f.Data = keyframe(codec, 3000)
 				}
 				out.packets = nil
-				if usable, err := tr.write(f); !usable || err != nil {
+				if _, usable, err := tr.write(f); !usable || err != nil {
 					t.Fatalf("picture %d: usable %v, %v", i, usable, err)
 				}
 				if len(out.packets) < 3 {
@@ -152,7 +153,8 @@ func TestAfterALostPictureComesAKeyframe(t *testing.T) {
 					if key {
 						f.Data = keyframe(codec, 3000)
 					}
-					return tr.write(f)
+					_, usable, err := tr.write(f)
+					return usable, err
 				}
 				for _, key := range []bool{true, false} {
 					if usable, err := write(key); !usable || err != nil {
@@ -175,17 +177,27 @@ func TestAfterALostPictureComesAKeyframe(t *testing.T) {
 	}
 }
 
+// Bytes of RFC 5905's NTP time: 2026-01-01 00:00:00.5 UTC is 3976214400.5 s.
+func TestCaptureTime(t *testing.T) {
+	now := time.Date(2026, 1, 1, 0, 0, 2, 0, time.UTC)
+	const mono = int64(7e9)
+	got := captureTime(mono-int64(1500*time.Millisecond), mono, now)
+	if want := []byte{0xed, 0x00, 0x37, 0x80, 0x80, 0, 0, 0}; !bytes.Equal(got, want) {
+		t.Errorf("% x, want % x", got, want)
+	}
+}
+
 // What the payloader cannot cut is lost, too.
 func TestAPictureWithoutPacketsIsLost(t *testing.T) {
 	tr, out := newBound(t, api.VP9)
-	if usable, err := tr.write(media.Frame{Kind: media.Video, Key: true, Data: keyframe(api.VP9, 10)}); !usable || err != nil {
+	if _, usable, err := tr.write(media.Frame{Kind: media.Video, Key: true, Data: keyframe(api.VP9, 10)}); !usable || err != nil {
 		t.Fatalf("usable %v, %v", usable, err)
 	}
 	out.packets = nil
-	if usable, err := tr.write(media.Frame{Kind: media.Video, Data: []byte{0}}); usable || err != nil {
+	if _, usable, err := tr.write(media.Frame{Kind: media.Video, Data: []byte{0}}); usable || err != nil {
 		t.Errorf("a broken picture: usable %v, %v", usable, err)
 	}
-	if usable, _ := tr.write(media.Frame{Kind: media.Video, Data: delta(api.VP9, 10)}); usable || len(out.packets) > 0 {
+	if _, usable, _ := tr.write(media.Frame{Kind: media.Video, Data: delta(api.VP9, 10)}); usable || len(out.packets) > 0 {
 		t.Error("the picture after it went out")
 	}
 }

@@ -180,10 +180,11 @@ export class Peer {
   /**
    * sendControl sends one control message. What comes before the channel is open
    * waits for it, the oldest first to go when it is too much: the picture may
-   * show, and be answered by a key, before the channel is there.
+   * show, and be answered by a key, before the channel is there. id is an
+   * input's own, by which the server names it again.
    */
-  sendControl(type: string, data: object): void {
-    const message = JSON.stringify({ type, data });
+  sendControl(type: string, data: object, id = 0): void {
+    const message = JSON.stringify(id ? { type, data, perigee: { id } } : { type, data });
     if (this.controlOpen) this.control.send(message);
     else if (this.control.readyState === "connecting") {
       if (this.unsent.length === 0) this.onControlOpen(() => this.unsent.splice(0).forEach((m) => this.control.send(m)));

@@ -1,4 +1,4 @@
-import { Stats } from "./types";
+import { Latency, Stats } from "./types";
 
 const shortest = 200; // ms
 
@@ -9,7 +9,7 @@ export class Meter {
   private before: Totals | null = null;
   private last: Stats | null = null;
 
-  constructor(private pc: RTCPeerConnection) {}
+  constructor(private pc: RTCPeerConnection, private latency: () => Latency) {}
 
   async read(): Promise<Stats> {
     const report = await this.pc.getStats();
@@ -51,6 +51,7 @@ export class Meter {
       packetsLost: inbound.reduce((n, s) => n + (s.packetsLost ?? 0), 0),
       // A relayed pair may show as peer-reflexive: its peer saw another address of the relay.
       relayed: ends.some((c) => c?.candidateType === "relay" || c?.relayProtocol),
+      latency: this.latency(),
     };
     return this.last;
   }

@@ -1,5 +1,6 @@
 import { Admission, CreateBody, Gateway } from "./gateway";
 import { Keyboard } from "./keyboard";
+import { LatencyMeter } from "./latency";
 import { Media } from "./media";
 import { Peer } from "./peer";
 import { Pointer } from "./pointer";
@@ -30,6 +31,7 @@ export class PerigeeStream {
   private media: Media;
   private peer: Peer | null = null;
   private meter: Meter | null = null;
+  private latency: LatencyMeter | null = null;
   private keyboard: Keyboard | null = null;
   private pointer: Pointer | null = null;
   private abort = new AbortController();
@@ -111,19 +113,22 @@ export class PerigeeStream {
       connected: () => {
         this.limit(pictureTimeout, "The node is connected, but no picture came for a minute.");
         this.takeInput();
+        this.peer?.onControlOpen(() => this.peer?.sendControl("perigee::meter", {}));
         if (this.options.videoEnabled === false) this.peer?.onControlOpen(() => this.goLive());
       },
       track: (e) => {
         this.media.add(e);
         if (e.track.kind === "video") this.awaitPicture();
       },
-      message: (type, data) => this.options.onMessage?.(type, data),
+      message: (type, data) => (type === "perigee::frame" ? this.latency?.frame(data) : this.options.onMessage?.(type, data)),
       data: (name, data) => this.options.onData?.(name, data),
       dataState: (name, open) => this.options.onDataState?.(name, open),
       closed: () => void this.closedByServer(),
       failed: (e) => (this.state === "live" ? void this.closedByServer(e) : this.fail(e)),
     });
-    this.meter = new Meter(this.peer.pc);
+    const latency = new LatencyMeter(this.video, (data) => this.peer?.sendControl("perigee::shown", data));
+    this.latency = latency;
+    this.meter = new Meter(this.peer.pc, () => latency.read());
   }
 
   /** wait shows the place in the queue; the gateway ends a wait in vain. */
@@ -165,7 +170,8 @@ export class PerigeeStream {
     if (this.options.input === false || this.keyboard) return;
     if (this.surface.tabIndex < 0) this.surface.tabIndex = 0;
     this.surface.style.touchAction = "none";
-    const send = (type: string, data: object) => this.peer?.sendControl(type, data);
+    // What is sent while an event is handled is sent because of it.
+    const send = (type: string, data: object) => this.peer?.sendControl(type, data, this.latency?.input(window.event?.timeStamp ?? 0));
     this.keyboard = new Keyboard(this.surface, send, () => {
       this.exitPointerLock();
       this.options.onRelease?.();
@@ -222,6 +228,7 @@ export class PerigeeStream {
     window.clearTimeout(this.timer);
     window.clearInterval(this.statsTimer);
     this.peer?.close();
+    this.latency?.dispose();
     this.media.dispose();
     this.abort.abort();
     this.to("ended");

@@ -89,6 +89,12 @@ export interface Ended {
   error?: StreamError;
 }
 
+/** Parts of the way from an input to the picture that shows it, in their order, and their sum. */
+export type Stage = "input" | "application" | "capture" | "encode" | "send" | "network" | "jitter" | "decode" | "present" | "total";
+
+/** Medians of the newest measurements, milliseconds; a stage that was not measured is absent. */
+export type Latency = Partial<Record<Stage, number>>;
+
 /** Measured over the last interval; -1 where the browser does not say. */
 export interface Stats {
   width: number;
@@ -106,6 +112,8 @@ export interface Stats {
   packetsLost: number;
   /** Whether the media goes through a TURN relay. */
   relayed: boolean;
+  /** Where the time goes; without an input there is no application, network and total. */
+  latency: Latency;
 }
 
 export interface PerigeeOptions {

@@ -1,0 +1,53 @@
+package e2e
+
+import (
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+// The meter that is always on says of the time from a key press to its picture
+// what the picture's own pixels say, and where it went.
+func TestLatencyMeter(t *testing.T) {
+	w := newWorld(t)
+	v := w.viewer(t)
+	defer v.Close()
+	connect(t, v, w.options("latency", map[string]any{"screen": map[string]int{"width": 1280, "height": 720, "fps": 60}}))
+	moves(t, v)
+	type measured struct {
+		Samples []float64 `json:"samples"`
+	}
+	pixels := eval[measured](t, v, `latency.measureInput(40, {video: site.stream.video, surface: site.stream.surface, gap: 60})`).Samples
+	if len(pixels) < 30 {
+		t.Fatalf("%d of 40 key presses showed", len(pixels))
+	}
+	slices.Sort(pixels)
+	want := pixels[len(pixels)/2]
+	got := eval[map[api.Stage]float64](t, v, `site.stream.stats().then(s => s.latency)`)
+	t.Logf("by the pixels %.1f ms, by the meter %v", want, got)
+	sum := 0.0
+	for _, s := range api.Stages() {
+		ms, ok := got[s]
+		if !ok || ms < 0 {
+			t.Errorf("stage %s: %v ms (measured: %v)", s, ms, ok)
+		}
+		if s != api.StageTotal {
+			sum += ms
+		}
+	}
+	// One picture of 60 a second is 17 ms: which picture is an input's cannot be known nearer.
+	if total := got[api.StageTotal]; math.Abs(total-want) > 20 || math.Abs(sum-total) > 15 {
+		t.Errorf("the meter says %.1f ms in all and %.1f in its parts, the pixels %.1f", total, sum, want)
+	}
+	// When the newest picture was taken (NTP) and when it came (Unix), on this machine's one clock.
+	age := eval[float64](t, v, `(() => {
+		const r = site.stream.peerConnection.getReceivers().find(r => r.track.kind === "video");
+		const s = r.getSynchronizationSources()[0];
+		return s.timestamp - (s.captureTimestamp - 2208988800000);
+	})()`)
+	if !(age >= 0 && age < 500) {
+		t.Errorf("the newest picture was %v ms old when it came (abs-capture-time)", age)
+	}
+}
