@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/cmd/run/site"
 )
 
@@ -209,4 +210,17 @@ func TestSchedulerRestartKeepsSessions(t *testing.T) {
 	moves(t, v)
 	w.remove(t, o.ID)
 	w.noSessionProcesses(t, o.ID)
+}
+
+// Ctrl-C of an edge ends its sessions, and tells: nobody waits for its lease.
+func TestInterruptedEdgeTellsTheEnd(t *testing.T) {
+	w := newWorld(t)
+	s := w.create(t, "xterm")
+	w.becomes(t, s.ID, api.StatusActive, 10*time.Second)
+	if err := w.edge.Process.Stop(syscall.SIGINT); err != nil {
+		t.Fatal(err)
+	}
+	if got := w.status(t, string(s.ID)); got != string(api.StatusTerminated) {
+		t.Errorf("the edge has ended and its session is %s", got)
+	}
 }

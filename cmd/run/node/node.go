@@ -39,7 +39,8 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	cfg.Log.Info("joined", "node", id.ID, "region", joined.Node.Region, "addresses", joined.Node.Addresses)
-	if p.conn, err = bus.Dial(ctx, bus.Config{URLs: joined.NATS, Seed: id.Key.Seed(), Log: cfg.Log}); err != nil {
+	// Not with ctx: what ends at its end is told on the bus.
+	if p.conn, err = bus.Dial(context.WithoutCancel(ctx), bus.Config{URLs: joined.NATS, Seed: id.Key.Seed(), Log: cfg.Log}); err != nil {
 		return err
 	}
 	defer p.conn.Close()
