@@ -90,11 +90,14 @@ func newCluster(t testing.TB, n int, change ...func(*Config)) *cluster {
 	return newClusterOn(t, network, n, change...)
 }
 
+// host is a member's on the simulated network.
+func (c *cluster) host(i int) string { return fmt.Sprintf("127.0.0.%d", i+1) }
+
 // address gives a member's; on loopback a port that is free, as the replicas
 // need to know each other's before they listen.
 func (c *cluster) address(i int) string {
 	if c.net != nil {
-		return fmt.Sprintf("127.0.0.%d:7000", i+1)
+		return c.host(i) + ":7000"
 	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -145,7 +148,7 @@ func (c *cluster) start(i int, change ...func(*Config)) {
 	cfg := testConfig(c.t, nil, m.data)
 	cfg.Bus, cfg.RaftListen, cfg.Settle = busOf{c.bus, i}, m.at, 200*time.Millisecond
 	if c.net != nil {
-		cfg.Network = c.net.Host(fmt.Sprintf("127.0.0.%d", i+1))
+		cfg.Network = c.net.Host(c.host(i))
 	}
 	for _, f := range append(c.change, change...) {
 		f(&cfg)

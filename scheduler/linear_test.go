@@ -63,6 +63,8 @@ type recorder struct {
 	ids  map[int]api.SessionID
 	next int
 	up   map[int]*Server
+
+	unsure int // steps without an answer
 }
 
 func (r *recorder) server() *Server {
@@ -85,17 +87,22 @@ func (r *recorder) set(i int, s *Server) {
 
 // record carries one step out. One that has no answer never returned.
 func (r *recorder) record(client int, in step, do func(context.Context, *Server) (seen, error)) {
-	ctx, cancel := context.WithTimeout(r.t.Context(), 3*time.Second)
+	// Some clients do not wait for an election, and never learn what became of it.
+	ctx, cancel := context.WithTimeout(r.t.Context(), 150*time.Millisecond+rand.N(3*time.Second))
 	defer cancel()
 	s := r.server()
 	op := porcupine.Operation{ClientId: client, Input: in, Call: int64(time.Since(r.begun))}
 	out, err := do(ctx, s)
 	op.Output, op.Return = out, int64(time.Since(r.begun))
-	if err != nil {
-		op.Output, op.Return = seen{unsure: true}, math.MaxInt64
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if err != nil {
+		r.unsure++
+		if in.do == "list" {
+			return // it says nothing of any order
+		}
+		op.Output, op.Return = seen{unsure: true}, math.MaxInt64
+	}
 	r.ops = append(r.ops, op)
 }
 
@@ -158,12 +165,47 @@ func (r *recorder) list(client int) {
 	})
 }
 
+// faults are what TestSessionsAreLinearizable does to the replicas, in turn.
+func (r *recorder) faults() []func() {
+	c := r.c
+	cut := func(host string, in, out bool) {
+		c.net.Cut(func(from, to string) bool { return in && to == host || out && from == host })
+		time.Sleep(700 * time.Millisecond)
+		c.net.Cut(nil)
+	}
+	return []func(){
+		func() { c.members[c.leader()].s.Yield() },
+		func() { // killed
+			lead := c.leader()
+			r.set(lead, nil)
+			if err := c.members[lead].stop(); err != nil {
+				r.t.Error(err)
+			}
+			c.start(lead)
+			c.ready(lead)
+			r.set(lead, c.members[lead].s)
+		},
+		func() { cut(c.host(c.leader()), true, true) },   // in the minority
+		func() { cut(c.host(c.follower()), true, true) }, // likewise
+		func() { cut(c.host(c.leader()), true, false) },  // deaf: it sends and hears nothing
+		func() { cut(c.host(c.leader()), false, true) },  // mute: it hears and nothing gets out
+		func() { cut(c.host(c.follower()), false, true) },
+	}
+}
+
 // TestSessionsAreLinearizable records what clients of all replicas see of
-// creates, deletes and lists while leaders end and hand on, and looks for an
-// order of the steps in which one client alone would have seen the same.
+// creates, deletes and lists while leaders end, hand on and are cut off in one
+// direction or both, and looks for an order of the steps in which one client
+// alone would have seen the same.
 func TestSessionsAreLinearizable(t *testing.T) { synctest.Test(t, testSessionsAreLinearizable) }
 
 func testSessionsAreLinearizable(t *testing.T) {
+	for seed := range uint64(4) {
+		linearizable(t, seed)
+	}
+}
+
+func linearizable(t *testing.T, seed uint64) {
 	c := newCluster(t, 3)
 	w := c.world(0)
 	if _, err := w.s.PutApplication(w.ctx(), api.App{Name: "cave", Kind: api.AppExternal}); err != nil {
@@ -175,30 +217,22 @@ func testSessionsAreLinearizable(t *testing.T) {
 	}
 	stop := make(chan struct{})
 	var faults, clients sync.WaitGroup
+	done := 0
 	faults.Go(func() {
-		for n := 0; ; n++ {
+		all := r.faults()
+		random := rand.New(rand.NewPCG(seed, 2))
+		for order := random.Perm(len(all)); ; done++ {
 			select {
 			case <-stop:
 				return
 			case <-time.After(100 * time.Millisecond):
 			}
-			lead := c.leader()
-			if n%2 == 0 {
-				c.members[lead].s.Yield()
-				continue
-			}
-			r.set(lead, nil)
-			if err := c.members[lead].stop(); err != nil {
-				t.Error(err)
-			}
-			c.start(lead)
-			c.ready(lead)
-			r.set(lead, c.members[lead].s)
+			all[order[done%len(all)]]()
 		}
 	})
 	for client := range 4 {
 		clients.Go(func() {
-			random := rand.New(rand.NewPCG(uint64(client), 1))
+			random := rand.New(rand.NewPCG(uint64(client), seed))
 			for n := range 40 {
 				switch {
 				case n%3 == 0 && n/3 < 12:
@@ -208,29 +242,32 @@ func testSessionsAreLinearizable(t *testing.T) {
 				default:
 					r.list(client)
 				}
-				time.Sleep(time.Duration(random.IntN(30)) * time.Millisecond) // let the faults fall anywhere
+				time.Sleep(time.Duration(random.IntN(60)) * time.Millisecond) // let the faults fall anywhere
 			}
 		})
 	}
 	clients.Wait()
 	close(stop)
 	faults.Wait()
-	unsure := 0
-	for _, op := range r.ops {
-		if op.Output.(seen).unsure {
-			unsure++
-		}
+	t.Logf("seed %d: %d steps of some effect, %d without an answer, %d faults", seed, len(r.ops), r.unsure, done)
+	if done < 5 || len(r.ops) < 80 || len(r.ops) > 160 {
+		t.Errorf("seed %d: %d faults and %d steps are no test", seed, done, len(r.ops))
 	}
-	t.Logf("%d steps, %d without an answer", len(r.ops), unsure)
 	switch porcupine.CheckOperationsTimeout(sessionsModel(), r.ops, 10*time.Second) {
 	case porcupine.Illegal:
 		for _, op := range r.ops {
 			t.Logf("%d: %d–%d %+v %+v", op.ClientId, op.Call, op.Return, op.Input, op.Output)
 		}
-		t.Error("no order of the steps explains what the clients saw")
+		t.Errorf("seed %d: no order of the steps explains what the clients saw", seed)
 	case porcupine.Unknown:
-		t.Error("the history was not checked in time: make it shorter")
+		t.Errorf("seed %d: the history was not checked in time: make it shorter", seed)
 	}
+	for i, m := range c.members {
+		if err := m.stop(); err != nil {
+			t.Errorf("member %d: %v", i, err)
+		}
+	}
+	c.net.Close()
 }
 
 // TestModelFindsLostSessions holds that the check can fail.

@@ -152,7 +152,10 @@ func (r *replica) openTransport(c Config, l hclog.Logger) (raft.Transport, error
 	}
 	r.port, r.address = p, p.advertise
 	r.close = append(r.close, p.close)
-	t := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: p.raft, MaxPool: 3, Timeout: 5 * time.Second, Logger: l})
+	// Without pipelining: raft's may wait for ever when a follower refuses an
+	// entry (hashicorp/raft#612); that one is sent nothing any more, and the
+	// leader cannot shut down.
+	t := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: p.raft, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 5 * time.Second, Logger: l})
 	r.close = append(r.close, t.Close)
 	return t, nil
 }
