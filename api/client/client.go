@@ -150,38 +150,12 @@ func asError(status int, env api.Envelope) *api.Error {
 		}
 	}
 	if e.Code == "" {
-		e.Code = codeOf(status)
+		e.Code = api.CodeOfHTTP(status)
 	}
 	if e.Message == "" {
 		e.Message = fmt.Sprintf("HTTP status %d", status)
 	}
 	return e
-}
-
-// codeOf is for answers that carry no code of ours, as another gateway's.
-func codeOf(status int) api.Code {
-	switch status {
-	case http.StatusBadRequest:
-		return api.CodeInvalid
-	case http.StatusUnauthorized:
-		return api.CodeUnauthorized
-	case http.StatusForbidden:
-		return api.CodeForbidden
-	case http.StatusNotFound:
-		return api.CodeNotFound
-	case http.StatusConflict:
-		return api.CodeConflict
-	case http.StatusRequestEntityTooLarge:
-		return api.CodeTooLarge
-	case http.StatusTooManyRequests:
-		return api.CodeRateLimited
-	case http.StatusServiceUnavailable, http.StatusBadGateway:
-		return api.CodeUnavailable
-	case http.StatusGatewayTimeout:
-		return api.CodeTimeout
-	default:
-		return api.CodeInternal
-	}
 }
 
 // get and post are the two shapes that most calls have.

@@ -33,7 +33,7 @@ func DialSignal(ctx context.Context, address string) (*Signal, error) {
 	c, res, err := websocket.Dial(ctx, address, opts) //nolint:bodyclose // the library gives a body that needs no closing
 	if err != nil {
 		if res != nil && res.StatusCode >= http.StatusBadRequest {
-			return nil, &api.Error{Code: codeOf(res.StatusCode), Message: fmt.Sprintf("websocket refused with HTTP %d", res.StatusCode), Err: err}
+			return nil, &api.Error{Code: api.CodeOfHTTP(res.StatusCode), Message: fmt.Sprintf("websocket refused with HTTP %d", res.StatusCode), Err: err}
 		}
 		return nil, fmt.Errorf("open websocket: %w", err)
 	}

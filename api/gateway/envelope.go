@@ -22,32 +22,6 @@ type reply struct {
 	total    *int // lists
 }
 
-// statusOf is the one place where codes become HTTP statuses.
-func statusOf(code api.Code) int {
-	switch code {
-	case api.CodeInvalid:
-		return http.StatusBadRequest
-	case api.CodeUnauthorized:
-		return http.StatusUnauthorized
-	case api.CodeForbidden:
-		return http.StatusForbidden
-	case api.CodeNotFound, api.CodeNoCapacity:
-		return http.StatusNotFound
-	case api.CodeConflict:
-		return http.StatusConflict
-	case api.CodeTooLarge:
-		return http.StatusRequestEntityTooLarge
-	case api.CodeRateLimited:
-		return http.StatusTooManyRequests
-	case api.CodeUnavailable:
-		return http.StatusServiceUnavailable
-	case api.CodeTimeout:
-		return http.StatusGatewayTimeout
-	default:
-		return http.StatusInternalServerError
-	}
-}
-
 // asError finds the *api.Error that a client is told; a fault that is not one
 // becomes an internal error without its text.
 func asError(err error) *api.Error {
@@ -80,7 +54,7 @@ func (s *Server) answer(c *gin.Context, a reply) {
 
 // fail answers with an error's own status.
 func (s *Server) fail(c *gin.Context, err error) {
-	s.failStatus(c, statusOf(asError(err).Code), err)
+	s.failStatus(c, api.HTTPStatus(asError(err).Code), err)
 }
 
 // failStatus answers an error with a status of the caller's choice.

@@ -222,7 +222,7 @@ func (s *Server) deleteSessions(c *gin.Context) (reply, error) {
 			s.log.Error("session could not be deleted", "session", id, "error", failed[i])
 			told = api.Errorf(api.CodeInternal, "a fault inside the scheduler")
 		}
-		a.Errors = append(a.Errors, api.DeleteError{Session: id, Message: told.Error(), StatusCode: statusOf(told.Code)})
+		a.Errors = append(a.Errors, api.DeleteError{Session: id, Message: told.Error(), StatusCode: api.HTTPStatus(told.Code)})
 	}
 	switch {
 	case len(a.Errors) > 0:
