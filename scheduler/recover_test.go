@@ -103,7 +103,7 @@ func look(t *testing.T, what, dir string, want map[uint64]string) (isDamaged boo
 }
 
 // segments lists the files of the log, the one that is written last.
-func segments(t *testing.T, dir string) []string {
+func segments(t testing.TB, dir string) []string {
 	t.Helper()
 	out, err := filepath.Glob(filepath.Join(dir, logDir, "*.wal"))
 	if err != nil || len(out) == 0 {
@@ -113,7 +113,7 @@ func segments(t *testing.T, dir string) []string {
 }
 
 // end gives where a segment's bytes end: the rest is laid out and empty.
-func end(t *testing.T, path string) int64 {
+func end(t testing.TB, path string) int64 {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
