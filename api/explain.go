@@ -28,6 +28,7 @@ type PlacementAsk struct {
 	Network string   `json:"network,omitempty"` // of the client, as a prefix
 	// Encoder the application may be encoded by.
 	Encoder EncoderChoice `json:"encoder,omitempty"`
+	ASN     uint32        `json:"asn,omitempty"` // its autonomous system
 	Probes  []Probe       `json:"probes,omitempty"`
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"os"
 	"sync"
 	"time"
@@ -24,6 +25,7 @@ const (
 
 // unit is one session on this node: its processes and what is known of them.
 type unit struct {
+	trip       float64 // ms, the round trip that was reported last
 	a          *Agent
 	id         api.SessionID
 	generation api.Generation
@@ -233,14 +235,25 @@ func (u *unit) tell(o api.Observed) {
 	if o == api.ObservedNone {
 		o = api.ObservedStarting
 	}
+	u.trip = settled(u.trip, u.stream.RoundTripMS)
 	u.reporter.set(api.Report{
 		Session: u.id, Generation: u.generation, Observed: o, Connected: u.stream.Connected,
-		Pool: u.stream.Pool, Codec: u.stream.Codec, Screen: u.inst.Screen, RoundTripMS: roundTrip(u.stream),
+		Pool: u.stream.Pool, Codec: u.stream.Codec, Screen: u.inst.Screen, RoundTripMS: u.trip,
 	})
 }
 
-// roundTrip is coarse, so that each wobble of it is not a report.
-func roundTrip(s local.StreamState) float64 { return float64(int(s.RoundTripMS/10+0.5) * 10) }
+// settled gives a round trip as it is reported, in steps of 0.5 ms: the last
+// one until it is off by an eighth, so that each wobble is not a report.
+func settled(last, now float64) float64 {
+	switch {
+	case !(now > 0): // nobody is connected, or nothing was measured yet
+		return 0
+	case last > 0 && math.Abs(now-last) <= max(0.5, last/8):
+		return last
+	default:
+		return max(math.Round(2*now)/2, 0.5)
+	}
+}
 
 // watch waits for the first reason to end, or for the daemon to leave (left).
 func (u *unit) watch() (out outcome, left bool) {

@@ -2,6 +2,7 @@ package geo
 
 import (
 	"cmp"
+	"fmt"
 	"math"
 	"net/netip"
 	"slices"
@@ -31,6 +32,17 @@ type Learned struct {
 	MS      float64
 	ErrorMS float64 // about one standard error
 	Samples int
+	// Shared says that it is the whole autonomous system's, not the network's own.
+	Shared bool
+}
+
+// Route is what the atlas holds of one way, as it is kept elsewhere.
+type Route struct {
+	Node            api.NodeID
+	MS, DeviationMS float64
+	Weight          float64 // decayed count, as of At
+	Samples         int
+	At              time.Time
 }
 
 // Atlas learns round trips from networks to nodes. It holds at most a given
@@ -83,6 +95,25 @@ func NetworkOf(address string) string {
 		return ""
 	}
 	return p.String()
+}
+
+// areaDegrees is the side of the squares within which an autonomous system's
+// networks share what they learn, about 200 km: the error of a mobile prefix.
+const areaDegrees = 2
+
+// SharedNetworkOf gives the name that an autonomous system's round trips are
+// learned under: with its number the client's area, where that is known, for one
+// system may span a continent. "" when the system is unknown.
+func SharedNetworkOf(asn uint32, at api.Location) string {
+	switch {
+	case asn == 0:
+		return ""
+	case !at.Known:
+		return fmt.Sprintf("AS%d", asn)
+	default:
+		area := func(degrees float64) int { return int(math.Round(degrees/areaDegrees)) * areaDegrees }
+		return fmt.Sprintf("AS%d@%d,%d", asn, area(at.Latitude), area(at.Longitude))
+	}
 }
 
 // Len is how many networks the atlas holds.
@@ -182,6 +213,36 @@ func (a *Atlas) Nodes(out []Learned, network string, at time.Time) []Learned {
 	}
 	slices.SortFunc(out[from:], func(x, y Learned) int { return cmp.Or(cmp.Compare(x.MS, y.MS), cmp.Compare(x.Node, y.Node)) })
 	return out
+}
+
+// Has says whether anything is known of a network.
+func (a *Atlas) Has(network string) bool { return a.networks[network] != nil }
+
+// Restore takes in what was kept of a network of which nothing is known.
+func (a *Atlas) Restore(network string, routes []Route) {
+	if network == "" || len(routes) == 0 || a.Has(network) {
+		return
+	}
+	n := a.touch(network)
+	for _, r := range routes[:min(len(routes), MaxLearned)] {
+		n.nodes = append(n.nodes, atlasEntry{
+			node: r.Node, mean: r.MS, variance: r.DeviationMS * r.DeviationMS, weight: min(r.Weight, maxWeight), samples: r.Samples, at: r.At,
+		})
+	}
+}
+
+// Route gives what is known of one way, to keep it elsewhere.
+func (a *Atlas) Route(network string, node api.NodeID) (Route, bool) {
+	n := a.networks[network]
+	if n == nil {
+		return Route{}, false
+	}
+	for _, e := range n.nodes {
+		if e.node == node {
+			return Route{Node: e.node, MS: e.mean, DeviationMS: math.Sqrt(e.variance), Weight: e.weight, Samples: e.samples, At: e.at}, true
+		}
+	}
+	return Route{}, false
 }
 
 // Forget leaves out a node that was removed.

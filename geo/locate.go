@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"os"
 	"strings"
@@ -22,10 +23,11 @@ const (
 	vagueKM = 200
 )
 
-// Config names the files that places come from; both may be "".
+// Config names the files that places and networks come from; each may be "".
 type Config struct {
 	MMDB  string // a City-schema database
-	Table string // the operator's networks, CSV or YAML; wins over the MMDB
+	ASN   string // an ASN-schema database
+	Table string // the operator's networks, CSV or YAML; wins over both
 }
 
 // Locator says where addresses are. It is for many goroutines.
@@ -33,6 +35,7 @@ type Locator struct {
 	log   *slog.Logger
 	files []*file
 	mmdb  atomic.Pointer[geoip2.Reader]
+	asn   atomic.Pointer[geoip2.Reader]
 	table atomic.Pointer[table]
 }
 
@@ -48,11 +51,14 @@ type mark struct {
 	modified time.Time
 }
 
-// New reads both files; it fails when one that is named cannot be used.
+// New reads the files; it fails when one that is named cannot be used.
 func New(c Config, log *slog.Logger) (*Locator, error) {
 	l := &Locator{log: log}
 	if c.MMDB != "" {
 		l.files = append(l.files, &file{path: c.MMDB, load: l.loadMMDB})
+	}
+	if c.ASN != "" {
+		l.files = append(l.files, &file{path: c.ASN, load: l.loadASN})
 	}
 	if c.Table != "" {
 		l.files = append(l.files, &file{path: c.Table, load: func(data []byte) error {
@@ -134,6 +140,43 @@ func (l *Locator) loadMMDB(data []byte) error {
 	}
 	l.mmdb.Store(r) // readers of the earlier one hold it as long as they need
 	return nil
+}
+
+func (l *Locator) loadASN(data []byte) error {
+	r, err := geoip2.OpenBytes(data)
+	if err != nil {
+		return fmt.Errorf("open network database: %w", err)
+	}
+	if _, err := r.ASN(netip.IPv4Unspecified()); err != nil {
+		return fmt.Errorf("open network database: %s has no autonomous systems, an ASN one is needed: %w", r.Metadata().DatabaseType, err)
+	}
+	l.asn.Store(r)
+	return nil
+}
+
+// ASN gives the number of the autonomous system of an IP address, with or
+// without port; 0 when it is unknown.
+func (l *Locator) ASN(address string) uint32 {
+	a, ok := parseAddress(address)
+	if !ok {
+		return 0
+	}
+	if p, ok := l.table.Load().find(a); ok && p.asn > 0 {
+		return p.asn
+	}
+	r := l.asn.Load()
+	if r == nil || !a.IsGlobalUnicast() || a.IsPrivate() {
+		return 0
+	}
+	record, err := r.ASN(a)
+	if err != nil {
+		l.log.Warn("network database record not readable", "error", err)
+		return 0
+	}
+	if record.AutonomousSystemNumber > math.MaxUint32 {
+		return 0
+	}
+	return uint32(record.AutonomousSystemNumber)
 }
 
 // Locate gives the place of an IP address, with or without port; the zero

@@ -153,7 +153,7 @@ func TestTableErrorsNameTheLine(t *testing.T) {
 		"longitude":       {"t.csv", "10.0.0.0/8,9,NaN\n", "line 1: longitude"},
 		"radius":          {"t.csv", "10.0.0.0/8,9,2,-1\n", "line 1: radius_km"},
 		"missing":         {"t.csv", "10.0.0.0/8,9\n", "line 1: longitude"},
-		"too many":        {"t.csv", "10.0.0.0/8,9,1,1,r,x\n", "line 1: 6 columns"},
+		"too many":        {"t.csv", "10.0.0.0/8,9,1,1,r,1,x\n", "line 1: 7 columns"},
 		"header":          {"t.csv", "network,longitude,latitude\n", "line 1: the columns"},
 		"twice":           {"t.csv", "10.0.0.0/8,9,1\n10.0.0.0/8,9,1\n", "line 2: network 10.0.0.0/8 is there twice"},
 		"quotes":          {"t.csv", "10.0.0.0/8,9,1\n\"x\n", "line 2"},

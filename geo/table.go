@@ -22,12 +22,15 @@ import (
 const halfWay = math.Pi * EarthRadiusKM
 
 // columns of the table, in order; the first three must be given.
-func columns() []string { return []string{"network", "latitude", "longitude", "radius_km", "region"} }
+func columns() []string {
+	return []string{"network", "latitude", "longitude", "radius_km", "region", "asn"}
+}
 
 // place is what the table says of a network.
 type place struct {
 	location api.Location
 	region   string
+	asn      uint32 // autonomous system; 0 = not given
 }
 
 // table finds the smallest of the operator's networks that holds an address.
@@ -156,7 +159,14 @@ func (t *table) add(line int, fields []string) error {
 	if _, twice := t.places[network]; twice {
 		return fmt.Errorf("line %d: network %s is there twice", line, network)
 	}
+	var asn uint64
+	if text := strings.TrimPrefix(strings.ToUpper(fields[5]), "AS"); text != "" {
+		if asn, err = strconv.ParseUint(text, 10, 32); err != nil || asn == 0 {
+			return fmt.Errorf("line %d: asn: %q is not the number of an autonomous system, like 64500 or AS64500", line, fields[5])
+		}
+	}
 	t.places[network] = place{
+		asn: uint32(asn),
 		location: api.Location{
 			Latitude: numbers[0], Longitude: numbers[1], RadiusKM: numbers[2], Known: true, Source: "table",
 		},

@@ -37,6 +37,11 @@ type Network interface {
 	Dial(ctx context.Context, address string) (net.Conn, error)
 }
 
+// Networks finds the autonomous system of an address; 0 when unknown.
+type Networks interface {
+	ASN(address string) uint32
+}
+
 // Config of a Server. Bus, Data and Log are needed; the rest has defaults.
 type Config struct {
 	Data string // directory of the Raft log and snapshots
@@ -47,6 +52,7 @@ type Config struct {
 
 	Headroom Headroom // nil = what the heartbeats carry
 	Locator  Locator  // nil = every address is unknown
+	Networks Networks // nil = every network is unknown
 	// Kick ends a removed node's connection to the bus; nil = leave it.
 	Kick func(api.NodeID) error
 

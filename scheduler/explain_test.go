@@ -117,31 +117,6 @@ func TestExplanationsAreBounded(t *testing.T) {
 	}
 }
 
-// TestLoreTeaches lets a session's round trips decide the next placement.
-func TestLoreTeaches(t *testing.T) {
-	var l lore
-	now := time.Unix(1, 0)
-	l.remember("s", "203.0.113.9")
-	l.learn(api.Report{Session: "s", Node: "n", RoundTripMS: 20}, "n", now)
-	l.learn(api.Report{Session: "other", Node: "n", RoundTripMS: 90}, "n", now)
-	l.learn(api.Report{Session: "s", Node: "n"}, "n", now)
-	if got := l.nodes("203.0.113.200", now); len(got) != 1 || got[0].MS != 20 {
-		t.Errorf("learned %+v", got)
-	}
-	if got := l.nodes("203.0.114.200", now); len(got) != 0 {
-		t.Errorf("another network learned %+v", got)
-	}
-	for i := range loreSessions + 10 {
-		l.remember(api.SessionID(fmt.Sprint("m", i)), "203.0.113.9")
-	}
-	if len(l.networks) != loreSessions || len(l.order) != loreSessions {
-		t.Errorf("%d sessions are remembered", len(l.networks))
-	}
-	if _, ok := l.networks["s"]; ok {
-		t.Error("the oldest was not forgotten")
-	}
-}
-
 func FuzzReadExplained(f *testing.F) {
 	var e explanations
 	b, err := e.record("s1", []byte(strings.Repeat(`{"nodes":3}`, 20)))

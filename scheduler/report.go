@@ -25,7 +25,7 @@ func (s *Server) onReport(ctx context.Context, r api.Report) api.Ack {
 		return api.Ack{Error: "observed: \"" + string(r.Observed) + "\" is nothing that an edge reports"}
 	}
 	if r.RoundTripMS > 0 {
-		s.view.lore.learn(r, s.view.siteOf(r.Node), s.cfg.Clock())
+		s.view.lore.learn(root, r, s.view.siteOf(r.Node), s.cfg.Clock())
 	}
 	v, ok := root.Live(r.Session)
 	wanted := ok && v.Generation == r.Generation && v.Node == r.Node

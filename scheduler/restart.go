@@ -74,7 +74,7 @@ func (s *Server) needOfLost(root *state.State, n *state.Node, v *state.Session, 
 	}
 	if ok {
 		r := x.Request
-		need.Region, need.Codecs, need.Client, need.Network, need.Probes = r.Region, r.Codecs, r.Client, r.Network, r.Probes
+		need.Region, need.Codecs, need.Client, need.Network, need.ASN, need.Probes = r.Region, r.Codecs, r.Client, r.Network, r.ASN, r.Probes
 		need.Screen.FPS = r.Screen.FPS // not what the ladder came down to there
 	}
 	s.ruled(root, &need, app, v.Account)

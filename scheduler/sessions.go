@@ -83,6 +83,9 @@ func (s *Server) make(ctx context.Context, c createCall) (madeSession, error) {
 	if err != nil {
 		return madeSession{}, err
 	}
+	if s.cfg.Networks != nil {
+		need.ASN = s.cfg.Networks.ASN(r.Client.Address)
+	}
 	s.ruled(s.root(), &need, app, r.Grant.Account)
 	res, err := s.placeAndCommit(ctx, create, need, r)
 	return s.created(c, res, err)
@@ -181,7 +184,7 @@ func (s *Server) placed(res state.Result, p *pending, need api.Need) {
 	if res.Duplicate || res.Session == nil {
 		return
 	}
-	s.view.lore.remember(res.Session.ID, need.Network)
+	s.view.lore.remember(res.Session.ID, networksOf(need))
 	s.keepExplanation(res.Session.ID, p.why)
 }
 

@@ -135,7 +135,7 @@ func (s *Server) place(need api.Need) (place.Choice, *pending, []api.Refusal) {
 // the view. Without why it does not say why it refuses.
 func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, why bool) (place.Choice, *pending, []api.Refusal) {
 	v := &s.view
-	q := &place.Query{Need: need, Policy: need.Policy, Learned: v.lore.nodes(need.Network, now), Waited: waited}
+	q := &place.Query{Need: need, Policy: need.Policy, Learned: v.lore.nodes(v.root, networksOf(need), now), Waited: waited}
 	w := &watch{s: s, now: now}
 	op := place.Operator{DefaultRegion: s.cfg.DefaultRegion, Trunk: s.cfg.Trunk}
 	if v.fleet == nil {
@@ -164,7 +164,7 @@ func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, w
 		p.why = &api.Explanation{
 			At: now.UTC(), Policy: need.Policy, Nodes: v.fleet.Len(), Candidates: lines, WaitedS: waited.Seconds(),
 			Request: api.PlacementAsk{App: need.App, Region: need.Region, Screen: need.Screen, Codecs: need.Codecs,
-				Client: need.Client, Network: geo.NetworkOf(need.Network), Probes: need.Probes, Encoder: need.Encoder},
+				Client: need.Client, Network: geo.NetworkOf(need.Network), ASN: need.ASN, Probes: need.Probes, Encoder: need.Encoder},
 		}
 	}
 	v.take(p)

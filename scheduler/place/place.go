@@ -55,7 +55,7 @@ const (
 	// maxGroup bounds how many equally near nodes are compared by their room.
 	maxGroup = 16
 	// maxKnown bounds the nodes with a measured round trip.
-	maxKnown = api.MaxProbes + geo.MaxLearned
+	maxKnown = api.MaxProbes + 2*geo.MaxLearned
 	// fullMemory is the used share in percent from which a node takes nothing more.
 	fullMemory = 97
 	// scoreUnknown is the score in ms of a node that nothing is known of: after all

@@ -43,8 +43,8 @@ func Replay(x api.Explanation, policy *api.PlacementPolicy, o Operator) Replayed
 				}
 			}
 		}
-		if c.Source == fromAtlas.String() {
-			q.Learned = append(q.Learned, geo.Learned{Node: c.Node, MS: c.EstimateMS, ErrorMS: c.ErrorMS, Samples: c.Samples})
+		if shared := c.Source == fromASN.String(); shared || c.Source == fromAtlas.String() {
+			q.Learned = append(q.Learned, geo.Learned{Shared: shared, Node: c.Node, MS: c.EstimateMS, ErrorMS: c.ErrorMS, Samples: c.Samples})
 		}
 		f.put(h)
 	}

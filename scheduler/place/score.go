@@ -16,12 +16,13 @@ const (
 	fromProbe    source = iota
 	fromSilence         // a probe that nothing answered: at least that
 	fromAtlas           // learned from earlier sessions of the client's network
+	fromASN             // learned from those of its autonomous system there
 	fromDistance        // the great circle
 	fromNothing
 )
 
 func (s source) String() string {
-	return [...]string{"probe", "silent", "atlas", "distance", "unknown"}[s]
+	return [...]string{"probe", "silent", "atlas", "asn", "distance", "unknown"}[s]
 }
 
 // estimate is a round trip with its error, in ms; negative when unknown.
@@ -57,10 +58,17 @@ func (s *search) learn(q *Query) {
 	}
 	n := s.accessLine(fromProbe)
 	for _, l := range q.Learned {
-		s.know(l.Node, known{source: fromAtlas, samples: int32(min(l.Samples, 1<<20)), ms: l.MS, err: l.ErrorMS})
+		from := fromAtlas
+		if l.Shared {
+			from = fromASN
+		}
+		s.know(l.Node, known{source: from, samples: int32(min(l.Samples, 1<<20)), ms: l.MS, err: l.ErrorMS})
 	}
 	if n == 0 {
-		s.accessLine(fromAtlas)
+		n = s.accessLine(fromAtlas)
+	}
+	if n == 0 {
+		s.accessLine(fromASN)
 	}
 }
 

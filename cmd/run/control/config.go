@@ -33,6 +33,7 @@ type Config struct {
 	QueueAccount   int      // of one account; 0 = a quarter
 	QueueWait      time.Duration
 	MMDB           string // City-schema MaxMind database; "" = none
+	ASN            string // ASN-schema MaxMind database; "" = none
 	Networks       string // the operator's own table of networks; "" = none
 	Heartbeat      time.Duration
 	Lease          time.Duration

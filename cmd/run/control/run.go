@@ -37,7 +37,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
-	locator, err := geo.New(geo.Config{MMDB: cfg.MMDB, Table: cfg.Networks}, cfg.Log)
+	locator, err := geo.New(geo.Config{MMDB: cfg.MMDB, ASN: cfg.ASN, Table: cfg.Networks}, cfg.Log)
 	if err != nil {
 		return err
 	}
@@ -62,7 +62,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	rings := newRings(cfg)
 	me := &self{rings: rings, doc: api.Replica{NATS: messages.urls()[0], Route: messages.route(cfg), Bus: messages.id(), Version: cfg.Version}}
 	sc := scheduler.Config{
-		Data: cfg.Data, Log: cfg.Log, Bus: messages.conn, Headroom: rings, Locator: locator, Kick: messages.kick,
+		Data: cfg.Data, Log: cfg.Log, Bus: messages.conn, Headroom: rings, Locator: locator, Networks: locator, Kick: messages.kick,
 		NATSURLs: messages.urls, STUN: me.stun, Gossip: rings.addresses, DefaultRegion: cfg.Region, Trunk: cfg.TrunkPercent / 100,
 		HeartbeatEvery: cfg.Heartbeat, Lease: cfg.Lease,
 		RaftListen: cfg.RaftListen, RaftAdvertise: cfg.RaftAdvertise, Profile: cfg.Profile, Expect: cfg.Expect, Peers: cfg.Peers,
