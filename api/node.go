@@ -10,6 +10,8 @@ const (
 	PoolNVENC Pool = "nvenc"
 	PoolVAAPI Pool = "vaapi"
 	PoolCPU   Pool = "cpu"
+	// PoolNone is of instances without a stream: it reserves nothing.
+	PoolNone Pool = "none"
 )
 
 // Location is a place on Earth with its error: degrees, kilometres.

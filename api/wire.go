@@ -21,6 +21,7 @@ type Envelope struct {
 	Type       string       `json:"type"`
 	Status     string       `json:"status"`
 	StatusCode int          `json:"status_code"`
+	Operation  string       `json:"operation,omitempty"` // path of what goes on, where type is async
 	Metadata   any          `json:"metadata,omitempty"`
 	TotalSize  *int         `json:"total_size,omitempty"` // lists only: how many there are in all
 	Error      string       `json:"error,omitempty"`
@@ -212,4 +213,64 @@ type StatusDetail struct {
 type TokenAnswer struct {
 	Token string `json:"token"`
 	Grant Grant  `json:"grant"`
+}
+
+// InstanceView is an instance as the API shows it, in AMS's words.
+type InstanceView struct {
+	ID           SessionID      `json:"id"`
+	Name         string         `json:"name"`
+	Type         string         `json:"type"` // "program", "container"
+	Status       string         `json:"status"`
+	StatusCode   InstanceState  `json:"status_code"`
+	StatusText   string         `json:"status_message"`
+	ErrorMessage string         `json:"error_message"`
+	Node         NodeID         `json:"node"`
+	AppID        string         `json:"app_id"`
+	AppName      string         `json:"app_name"`
+	AppVersion   int            `json:"app_version"`
+	CreatedAt    int64          `json:"created_at"` // Unix seconds
+	StoredLogs   []string       `json:"stored_logs"`
+	Config       InstanceConfig `json:"config"`
+	Tags         []string       `json:"tags"` // "session=<id>" on a streamed one
+	Perigee      SessionDetail  `json:"perigee"`
+}
+
+// InstanceConfig is how an instance was launched.
+type InstanceConfig struct {
+	Platform        string      `json:"platform,omitempty"` // "webrtc" when streamed, else "null"
+	EnableStreaming bool        `json:"enable_streaming"`
+	Display         *ScreenBody `json:"display,omitempty"`
+}
+
+// LaunchBody is the body of POST /1.0/instances.
+type LaunchBody struct {
+	Name       string          `json:"name,omitempty"`
+	AppID      string          `json:"app_id"`
+	AppVersion int             `json:"app_version,omitempty"` // 0 or -1: the default one
+	Node       NodeID          `json:"node,omitempty"`
+	UserData   json.RawMessage `json:"user_data,omitempty"` // any JSON, at most 10 KiB
+	Tags       []string        `json:"tags,omitempty"`
+	NoStart    bool            `json:"no_start,omitempty"` // refused when true
+	Config     InstanceConfig  `json:"config"`
+	Perigee    *LaunchExtras   `json:"perigee,omitempty"`
+}
+
+// LaunchExtras are our additions to LaunchBody.
+type LaunchExtras struct {
+	RequestExtras
+	Region      string `json:"region,omitempty"`
+	IdleMinutes int    `json:"idle_time_min,omitempty"` // 0 = for ever
+}
+
+// EventView is one message of the events websocket.
+type EventView struct {
+	Type      string    `json:"type"` // "lifecycle" or "operation"
+	Timestamp time.Time `json:"timestamp"`
+	Metadata  any       `json:"metadata"`
+}
+
+// LifecycleEvent says what happened to an instance.
+type LifecycleEvent struct {
+	Action string `json:"action"` // "instance-running" and so on
+	Source string `json:"source"` // the instance's path
 }

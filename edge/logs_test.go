@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/local"
@@ -89,4 +90,25 @@ func TestLogCommand(t *testing.T) {
 	if ack := w.a.onCommand(context.Background(), c); ack.OK || !strings.Contains(ack.Error, "no log of it") {
 		t.Errorf("an unknown session's log: %+v", ack)
 	}
+}
+
+func TestAnInstanceWithoutAStream(t *testing.T) {
+	w := newWorld(t)
+	c := w.startOn(api.PoolNone)
+	w.wait(c.Session, api.ObservedRunning)
+	if n := len(w.running(string(c.Session))); n != 1 {
+		t.Fatalf("%d processes run, want the shim alone", n)
+	}
+	w.restart() // and is adopted without one
+	until(t, "report of the new daemon", 5*time.Second, func() bool {
+		r := w.bus.last(c.Session)
+		return r.Boot == w.cfg.Identity.Boot && r.Observed == api.ObservedRunning
+	})
+	if ack := w.command(c, api.VerbStop); !ack.OK {
+		t.Fatalf("stop was refused: %+v", ack)
+	}
+	if r := w.wait(c.Session, api.ObservedStopped); r.Reason != api.ReasonDeleted {
+		t.Errorf("last report is %+v", r)
+	}
+	w.gone(c)
 }

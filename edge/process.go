@@ -116,6 +116,14 @@ func (p *process) runs() bool {
 	return ok && p.Start != 0 && start == p.Start
 }
 
+// end is closed when it has ended; a process that is not there never ends.
+func (p *process) end() <-chan struct{} {
+	if p == nil {
+		return nil
+	}
+	return p.done
+}
+
 // ended says whether it is known to have ended.
 func (p *process) ended() bool { return closed(p.done) }
 

@@ -119,9 +119,13 @@ func (u *unit) setCost(s local.StreamState) {
 	if s.Screen.Width != 0 {
 		size = s.Screen
 	}
+	mbs := api.Cost(pool, codec, size)
+	if !u.streams() {
+		mbs = 0
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.cost = poolCost{pool, api.Cost(pool, codec, size), s.Engine}
+	u.cost = poolCost{pool, mbs, s.Engine}
 }
 
 func (u *unit) takes() poolCost {
@@ -150,7 +154,9 @@ func (u *unit) run(adopt bool) {
 		out = outcome{api.ObservedFailed, api.ReasonStartFailed, err.Error(), true}
 	} else {
 		u.a.work.Go(u.shimL.run)
-		u.a.work.Go(u.strmL.run)
+		if u.streams() {
+			u.a.work.Go(u.strmL.run)
+		}
 		var left bool
 		if out, left = u.watch(); left {
 			close(u.halted)
@@ -198,6 +204,9 @@ func (u *unit) begin() error {
 	if u.shimP, err = u.spawn(RoleShim); err != nil {
 		return err
 	}
+	if !u.streams() {
+		return processes{Shim: u.shimP}.write(u.dir.Path(fileProcesses))
+	}
 	if u.strmP, err = u.spawn(RoleStream); err != nil {
 		return err
 	}
@@ -213,6 +222,9 @@ func (u *unit) adopt() {
 	}
 	u.shimP, u.strmP = p.Shim, p.Stream
 	for _, q := range []**process{&u.shimP, &u.strmP} {
+		if q == &u.strmP && !u.streams() {
+			continue
+		}
 		if *q == nil {
 			*q = &process{}
 		}
@@ -222,7 +234,7 @@ func (u *unit) adopt() {
 	if u.inst, err = u.dir.ReadInstance(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		u.log.Warn("state of an adopted instance cannot be read", "error", err)
 	}
-	if !u.shimP.ended() && !u.strmP.ended() {
+	if !u.shimP.ended() && (u.strmP == nil || !u.strmP.ended()) {
 		u.log.Info("session adopted", "observed", u.inst.Observed)
 	}
 	if !api.Final(u.inst.Observed) {
@@ -303,7 +315,7 @@ func (u *unit) watch() (out outcome, left bool) {
 			u.tell(u.inst.Observed)
 		case <-u.shimP.done:
 			return u.shimEnd(), false
-		case <-u.strmP.done:
+		case <-u.strmP.end():
 			return outcome{api.ObservedFailed, api.ReasonStreamFailed, "the stream process ended" + how(u.strmP), false}, false
 		case <-start.C:
 			if u.inst.Observed != api.ObservedRunning {
@@ -316,6 +328,9 @@ func (u *unit) watch() (out outcome, left bool) {
 		}
 	}
 }
+
+// streams says whether the instance has a stream: one launched without never gets it.
+func (u *unit) streams() bool { return u.spec.Pool != api.PoolNone }
 
 // startDeadline is the node's, and what the application's hooks may take.
 func (u *unit) startDeadline() time.Duration {

@@ -216,13 +216,16 @@ func discard() *slog.Logger { return slog.New(slog.DiscardHandler) }
 var serial atomic.Uint32
 
 // start commands a session whose processes behave as the words say.
-func (w *world) start(words ...string) api.Command {
+func (w *world) start(words ...string) api.Command { return w.startOn(api.PoolCPU, words...) }
+
+// startOn starts a session of a pool.
+func (w *world) startOn(pool api.Pool, words ...string) api.Command {
 	w.t.Helper()
 	c := api.Command{
 		Verb: api.VerbStart, Session: api.SessionID(fmt.Sprintf("s%d", serial.Add(1))), Generation: 1, Boot: w.cfg.Identity.Boot,
 		Spec: &api.Spec{
 			App:  api.App{Name: "test", Command: append([]string{"app"}, words...)},
-			Pool: api.PoolCPU, Codecs: []api.Codec{api.H264},
+			Pool: pool, Codecs: []api.Codec{api.H264},
 		},
 	}
 	if ack := w.a.onCommand(context.Background(), c); !ack.OK {

@@ -87,7 +87,7 @@ type nothing struct{}
 // again when it is not sure whether it was carried out.
 func (s *Server) handlers() map[string]handler {
 	return map[string]handler{
-		"create": handle(s.create), createsName: handle(s.createMany), "join": handle(s.join), "end": handle(s.end),
+		"create": handle(s.create), "launch": handle(s.launch), createsName: handle(s.createMany), "join": handle(s.join), "end": handle(s.end),
 		"node.join": handle(s.joinNode), "node.drain": handle(s.setDrain), "node.remove": handle(s.removeNode),
 		"app.put": handle(s.putApp), "app.delete": handle(s.deleteApp),
 		"app.stage": handle(s.stageApp), "app.publish": handle(s.publishApp), "version.delete": handle(s.deleteVersion),

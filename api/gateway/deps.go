@@ -39,6 +39,17 @@ type Catalog interface {
 	DeleteApplication(ctx context.Context, name string) error
 }
 
+// Instances is what the gateway needs of the scheduler for instances.
+type Instances interface {
+	// LaunchInstance answers after one commit, without waiting for the edge.
+	LaunchInstance(ctx context.Context, r api.LaunchRequest) (api.Instance, error)
+	// Instance finds one by its id, or a live one by its name; an empty account is any.
+	Instance(ctx context.Context, account, name string) (api.Instance, error)
+	// ListInstances gives one page, oldest first, and how many there are in all.
+	ListInstances(ctx context.Context, q api.InstanceQuery) ([]api.Instance, int, error)
+	InstanceLog(ctx context.Context, v api.Session, q api.LogQuery) (api.LogPart, error)
+}
+
 // Accounts is what the gateway needs of the scheduler for tokens.
 type Accounts interface {
 	// Authenticate gives what a token allows; CodeUnauthorized when it is

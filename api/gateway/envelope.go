@@ -20,6 +20,8 @@ type reply struct {
 	async    bool
 	metadata any
 	total    *int // lists
+	// operation is the path of a long action; the answer is 202 and points there.
+	operation string
 }
 
 // asError finds the *api.Error that a client is told; a fault that is not one
@@ -41,7 +43,11 @@ func asError(err error) *api.Error {
 func (s *Server) answer(c *gin.Context, a reply) {
 	e := api.Envelope{
 		Type: api.EnvelopeSync, Status: api.EnvelopeSuccess, StatusCode: a.status,
-		Metadata: a.metadata, TotalSize: a.total,
+		Metadata: a.metadata, TotalSize: a.total, Operation: a.operation,
+	}
+	if a.operation != "" {
+		c.Header("Location", a.operation)
+		a.async, e.StatusCode = true, http.StatusAccepted
 	}
 	if e.StatusCode == 0 {
 		e.StatusCode = http.StatusOK

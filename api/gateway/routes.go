@@ -56,6 +56,17 @@ func (s *Server) table() []route {
 		{method: get, path: "/1.0/session/:id" + socket + "master", name: "streaming_websocket_master", raw: s.master},
 		{method: get, path: "/1.0/sessions/:id" + socket + "master", name: "streaming_websocket_master", raw: s.master},
 
+		{method: get, path: "/1.0/instances", name: "get_instances", rights: sessions, do: s.listInstances},
+		{method: post, path: "/1.0/instances", name: "create_instance", rights: sessions, do: s.launchInstance},
+		{method: get, path: "/1.0/instances/:id", name: "get_instance", rights: sessions, do: s.getInstance},
+		{method: del, path: "/1.0/instances/:id", name: "delete_instance", rights: sessions, do: s.deleteInstance},
+		{method: get, path: "/1.0/instances/:id/logs", name: "get_logs", rights: sessions, do: s.listLogs},
+		{method: get, path: "/1.0/instances/:id/logs/:name", name: "get_log", raw: s.getLog},
+		{method: get, path: "/1.0/operations", name: "get_operations", rights: sessions, do: s.listOperations},
+		{method: get, path: "/1.0/operations/:id", name: "get_operation", rights: sessions, do: s.getOperation},
+		{method: get, path: "/1.0/operations/:id/wait", name: "wait_operation", rights: sessions, sync: true, do: s.waitOperation},
+		{method: get, path: "/1.0/events", name: "get_events", raw: s.events},
+
 		{method: get, path: "/1.0/perigee/accounts", name: "get_accounts", rights: admin, do: s.listAccounts},
 		{method: post, path: "/1.0/perigee/accounts", name: "create_account", rights: admin, do: s.createAccount},
 		{method: del, path: "/1.0/perigee/accounts/:name", name: "delete_account", rights: admin, do: s.deleteAccount},

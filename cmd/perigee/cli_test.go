@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -79,6 +80,13 @@ const (
 	appView = `{"name":"xterm","perigee":{"version":4,"kind":"program","title":"Terminal","app":{"name":"xterm","command":["xterm","-maximized"]}}}`
 )
 
+func operation(status string, code int) string {
+	return fmt.Sprintf(`{"id":"start-i1","class":"task","status":%q,"status_code":%d,"resources":{"instances":["/1.0/instances/i1"]}}`, status, code)
+}
+
+const instanceView = `{"id":"i1","name":"lab","status":"running","status_code":4,"node":"node1","app_name":"xterm","app_version":3,"created_at":1795000000,` +
+	`"config":{"enable_streaming":true},"tags":["session=i1"],"perigee":` + detail + `}`
+
 func full() map[string]canned {
 	m := func(s string) string { return `"metadata":` + s }
 	return map[string]canned{
@@ -100,6 +108,11 @@ func full() map[string]canned {
 		"POST /1.0/sessions/s1/join":                   {200, m(`{"url":"ws://h/s?token=t2","stun_servers":[],"perigee":` + detail + `}`)},
 		"DELETE /1.0/sessions/s1":                      {200, `"x":0`},
 		"DELETE /1.0/sessions":                         {207, m(`{"deleted_sessions":["s1"],"errors":[{"session_id":"s2","error_message":"session s2 does not exist","status_code":404}]}`)},
+		"POST /1.0/instances":                          {202, m(operation("Running", 103))},
+		"GET /1.0/operations/start-i1/wait":            {200, m(operation("Success", 200))},
+		"GET /1.0/instances":                           {200, m(`[`+instanceView+`]`) + `,"total_size":4`},
+		"GET /1.0/instances/lab":                       {200, m(instanceView)},
+		"DELETE /1.0/instances/lab":                    {202, m(operation("Running", 103))},
 		"GET /1.0/perigee/nodes":                       {200, m(`[` + node + `]`)},
 		"POST /1.0/perigee/nodes/node1/drain":          {200, `"x":0`},
 		"DELETE /1.0/perigee/nodes/node1":              {200, `"x":0`},
@@ -138,6 +151,12 @@ func TestCommands(t *testing.T) {
 		{"session join s1 --width 640 --height 480", "POST /1.0/sessions/s1/join", `{"screen":{"width":640,"height":480}}`, "ws://h/s?token=t2"},
 		{"session join s1", "POST /1.0/sessions/s1/join", `{}`, "node1"},
 		{"session delete s1 --force --sync", "DELETE /1.0/sessions/s1?force=true&sync=true", "", "session s1 ended"},
+		{"instance launch xterm --name lab --stream --tag a=b --width 800 --height 600 --user-data {}", "POST /1.0/instances",
+			`"name":"lab","app_id":"xterm","user_data":{},"tags":["a=b"],"config":{"enable_streaming":true,"display":{"width":800,"height":600}}`, "instance i1: start running"},
+		{"instance launch xterm --wait", "GET /1.0/operations/start-i1/wait?timeout=7", "", "instance i1: start success"},
+		{"instance list --status running --tag lab --limit 1", "GET /1.0/instances?limit=1&recursion=true&status=running&tags=lab", "", "i1|lab|xterm 3|running|node1|1 of 4"},
+		{"instance show lab", "GET /1.0/instances/lab", "", "running (4)|xterm version 3|session=i1|1280x720@60"},
+		{"instance delete lab --force", "DELETE /1.0/instances/lab?force=true", "", "instance i1: start running"},
 		{"node list", "GET /1.0/perigee/nodes", "", "NODE|node1|berlin|ready|40% cpu|cpu 25%"},
 		{"node show berlin", "GET /1.0/perigee/nodes", "", "52.500, 13.400 (operator)|250 of 1000 macroblocks/s reserved"},
 		{"node drain berlin", "POST /1.0/perigee/nodes/node1/drain", `{"drain":true}`, "takes no new sessions"},
@@ -178,8 +197,8 @@ func TestPartOfABatchFails(t *testing.T) {
 
 func TestEmptyListsSayWhatToDo(t *testing.T) {
 	empty := canned{200, `"metadata":[],"total_size":0`}
-	s := newStub(t, map[string]canned{"GET /1.0/perigee/accounts": empty, "GET /1.0/applications": empty, "GET /1.0/sessions": empty, "GET /1.0/perigee/nodes": empty})
-	for args, want := range map[string]string{"account list": "account create", "app list": "app put", "session list": "no sessions", "node list": "perigee-edge"} {
+	s := newStub(t, map[string]canned{"GET /1.0/perigee/accounts": empty, "GET /1.0/applications": empty, "GET /1.0/sessions": empty, "GET /1.0/instances": empty, "GET /1.0/perigee/nodes": empty})
+	for args, want := range map[string]string{"account list": "account create", "app list": "app put", "session list": "no sessions", "instance list": "no instances", "node list": "perigee-edge"} {
 		if status, out, _ := s.perigee(t, "", strings.Fields(args)...); status != 0 || !strings.Contains(out, want) {
 			t.Errorf("%s: %d %s", args, status, out)
 		}
@@ -213,6 +232,11 @@ func TestUsage(t *testing.T) {
 		"app put --file m.yaml --title T":        "--file says everything",
 		"app put --file m.yaml x":                "--file says everything",
 		"session create":                         "--app is missing",
+		"instance launch":                        "the application's name is missing",
+		"instance launch x --user-data {":        "not JSON",
+		"instance list --status gone":            "is no state",
+		"instance logs x --tail -1":              "--tail must be 0 or more",
+		"instance logs":                          "id or name is missing",
 		"session create --app x --extra-data {":  "not JSON",
 		"session create --app x --location here": "LATITUDE,LONGITUDE",
 		"session list --limit -1":                "0 or more",

@@ -148,6 +148,7 @@ func (*Tick) apply(t *tx) Result {
 		i++
 	}
 	t.demand = t.demand[i:]
+	t.dropInstances()
 	return Result{}
 }
 

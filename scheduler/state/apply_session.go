@@ -117,8 +117,10 @@ func (t *tx) reserve(m claim) error {
 	case n.Lost:
 		return refused(api.Refusal{Node: m.node, Region: n.Region, Code: api.RefusedLost, Detail: "the node is not heard"})
 	}
-	if r, fits := n.Fits(m.pool, m.codec, m.reserved, 0, 0); !fits {
-		return refused(r)
+	if m.pool != api.PoolNone {
+		if r, fits := n.Fits(m.pool, m.codec, m.reserved, 0, 0); !fits {
+			return refused(r)
+		}
 	}
 	n, _ = t.edit(m.node)
 	n.take(m.pool, m.reserved)
@@ -217,6 +219,9 @@ func (m *Join) apply(t *tx) Result {
 			return Result{Err: api.Errorf(api.CodeConflict, "the session has ended (%s): create a new one", old.Status())}
 		}
 		return Result{Err: noSession(m.ID)}
+	}
+	if s.Pool == api.PoolNone {
+		return Result{Err: api.Errorf(api.CodeConflict, "the instance was launched without enable_streaming and cannot be given a stream: launch another one with config.enable_streaming")}
 	}
 	if st := s.Status(); st != api.StatusActive {
 		return Result{Err: api.Errorf(api.CodeConflict, "the session is %s: only an active one can be joined", st)}

@@ -41,6 +41,7 @@ const (
 	kindStageApp      kind = 34 // since version 2
 	kindPublishApp    kind = 35 // since version 2
 	kindDropVersion   kind = 36 // since version 2
+	kindLaunch        kind = 96 // since version 2
 	kindPutToken      kind = 48
 	kindRevokeToken   kind = 49
 	kindDeleteAccount kind = 50
@@ -98,6 +99,8 @@ func newCommand(k kind) Command {
 		return &PublishApp{}
 	case kindDropVersion:
 		return &DropVersion{}
+	case kindLaunch:
+		return &Launch{}
 	case kindPutToken:
 		return &PutToken{}
 	case kindRevokeToken:
@@ -130,7 +133,7 @@ func Since(c Command) int { return c.kind().since() }
 
 func (k kind) since() int {
 	switch k {
-	case kindQueue, kindPlace, kindPutPolicy, kindRoutes, kindStageApp, kindPublishApp, kindDropVersion:
+	case kindQueue, kindPlace, kindPutPolicy, kindRoutes, kindStageApp, kindPublishApp, kindDropVersion, kindLaunch:
 		return 2
 	default:
 		return 1

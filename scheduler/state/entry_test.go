@@ -59,6 +59,7 @@ func samples(t testing.TB) []Command {
 		&StageApp{Doc: []byte(`{"name":"xterm"}`)},
 		&PublishApp{Name: "xterm", Version: 2, Published: true},
 		&DropVersion{Name: "xterm", Version: 1},
+		&Launch{Create: *c, Name: "lab", Tags: []string{"a", "b"}, Streaming: true},
 	}
 }
 

@@ -1,6 +1,10 @@
 package state
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/perigee-cloud/perigee/api"
+)
 
 // What entries of version 2 brought: sections that a snapshot has only when
 // there is something in them, so that replicas of version 1 never meet one.
@@ -8,6 +12,10 @@ import "fmt"
 func (s *State) writeLater(out *snapshotWriter) {
 	if s.queue.seq > 0 {
 		out.put(sectionQueue, func(c *coder) { queueFields(c, &s.queue) })
+	}
+	for id, i := range s.instances.Sorted() {
+		session := api.SessionID(id)
+		out.put(sectionInstance, func(c *coder) { instanceFields(c, &session, i) })
 	}
 	for account, p := range s.policies.Sorted() {
 		out.put(sectionPolicy, func(c *coder) {
@@ -32,6 +40,11 @@ func (s *State) loadLater(section uint64, c *coder) error {
 		v := &Session{}
 		sessionFields(c, v)
 		return s.loadSession(v)
+	case sectionInstance:
+		var id api.SessionID
+		i := &instance{}
+		instanceFields(c, &id, i)
+		s.instances = s.instances.Set(string(id), i)
 	case sectionQueue:
 		queueFields(c, &s.queue)
 	case sectionPolicy:

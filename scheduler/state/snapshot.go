@@ -31,7 +31,8 @@ const (
 	sectionQueue
 	sectionPolicy
 	sectionRoutes
-	sectionHidden uint64 = 32 // since entries of version 2
+	sectionHidden   uint64 = 32 // since entries of version 2
+	sectionInstance uint64 = 33 // since entries of version 2
 )
 
 // WriteTo writes the snapshot of a root: the same state gives the same bytes.

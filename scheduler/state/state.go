@@ -26,6 +26,8 @@ type State struct {
 	policies Map[*policyDoc] // by account
 	networks Map[*network]   // of the atlas
 	edits    uint64          // entries applied since New or Read: numbers the changes of the maps
+	// Of instances that were launched first, by session.
+	instances Map[*instance]
 }
 
 // Session is a live session with what only the schedulers need of it.
