@@ -31,11 +31,18 @@ func measurements() []measurement {
 		{"stream_cost", streamCost},
 		{"cpu_ratio", cpuRatio},
 		{"scheduler_placement", schedulerPlacement},
+		{"encoders_probe", encodersProbe},
+		{"encoders_certificate", encodersCertificate},
+		{"encoders_density", encodersDensity},
+		{"encoders_gossip", encodersGossip},
 		{"fleet_model", fleetModel},
 	}
 }
 
 func main() {
+	if file := os.Getenv(gossipRole); file != "" {
+		gossipMain(file)
+	}
 	pattern := flag.String("run", ".", "regular expression: measure only what matches")
 	runs := flag.Int("runs", 3, "repetitions of each measurement")
 	out := flag.String("out", "bench/results/latest.json", "file for the results")

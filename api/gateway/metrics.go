@@ -124,5 +124,6 @@ func (f fleet) Collect(out chan<- prometheus.Metric) {
 		}
 		gauge(fleetDesc("agents_total", "Edge nodes that have joined."), len(list))
 		gauge(fleetDesc("agents_unresponsive", "Edge nodes that are not heard any more."), silent)
+		collectEncoders(out, list)
 	}
 }

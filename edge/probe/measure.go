@@ -194,3 +194,18 @@ func (s *stage) sessions(ctx context.Context, c *api.EngineCertificate) error {
 func ms(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
 func tenth(v float64) float64 { return math.Round(v*10) / 10 }
+
+// Hold holds a load for the task's phase and says how it went: streams of the
+// reference picture, so many macroblocks per second in all.
+func Hold(ctx context.Context, t Task, macroblocks float64) (api.LoadPoint, error) {
+	if t.Cores == 0 {
+		t.Cores = runtime.NumCPU()
+	}
+	s := &stage{task: t, clip: clip()}
+	defer s.close()
+	var c api.EngineCertificate
+	if _, err := s.point(ctx, &c, macroblocks, 1); err != nil {
+		return api.LoadPoint{}, err
+	}
+	return c.Load[0], nil
+}
