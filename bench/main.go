@@ -36,6 +36,8 @@ func measurements() []measurement {
 		{"encoders_density", encodersDensity},
 		{"encoders_gossip", encodersGossip},
 		{"fleet_model", fleetModel},
+		{"fleet_full", fleetFull},
+		{"fleet_calm", fleetCalm},
 	}
 }
 

@@ -153,7 +153,8 @@ func fleetModel(ctx context.Context, runs int) ([]Result, error) {
 				return nil, err
 			}
 			r, err := fleet.Run(fleet.Config{Seed: seed + 1, Knowledge: k, Sites: fleetSites, PerSite: fleetPerSite, Streams: fleetStreams,
-				Networks: fleetNetworks, Sessions: fleetSessions, Span: 24 * time.Hour, Flash: fleetFlash})
+				Networks: fleetNetworks, Sessions: fleetSessions, Span: 24 * time.Hour, Flash: fleetFlash,
+				Delays: fleet.Measured()})
 			if err != nil {
 				return nil, err
 			}

@@ -36,9 +36,37 @@ func TestKnowledgeBringsSessionsNearer(t *testing.T) {
 	}
 }
 
+// TestDelaysOfProductionCostLittle runs the same world with and without them:
+// what is heard of late must not make placement much worse, nor anything double.
+func TestDelaysOfProductionCostLittle(t *testing.T) {
+	c := small(Probed)
+	c.PerSite = 1 // little room
+	at, err := Run(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Delays = Measured()
+	late, err := Run(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Delays = &Delays{Commit: Measured().Commit, Gossip: []time.Duration{time.Minute, time.Hour}}
+	deaf, err := Run(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("regret p95: %.2f ms without delays, %.2f with production's, %.2f deaf", at.Regret(0.95), late.Regret(0.95), deaf.Regret(0.95))
+	if deaf.Regret(0.95) < 2*late.Regret(0.95) || deaf.DoubleReservations != 0 {
+		t.Errorf("schedulers that hear of nothing for half an hour: regret p95 %.2f ms, %d streams given twice", deaf.Regret(0.95), deaf.DoubleReservations)
+	}
+	if late.DoubleReservations != 0 || late.Lost != 0 || late.Placed < at.Placed*99/100 || late.Regret(0.95) > at.Regret(0.95)+5 {
+		t.Errorf("%d placed, %d double, %d lost, regret p95 %.2f ms", late.Placed, late.DoubleReservations, late.Lost, late.Regret(0.95))
+	}
+}
+
 func TestTheSameSeedGivesTheSameWorld(t *testing.T) {
 	c := small(Probed)
-	c.Sessions = 1000
+	c.Sessions, c.Delays = 1000, Measured()
 	a, err := Run(c)
 	if err != nil {
 		t.Fatal(err)

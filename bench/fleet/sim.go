@@ -1,7 +1,7 @@
 // Package fleet simulates a fleet of edges in the cities of the world: the
 // production index, policies and ledger, in virtual time, on one goroutine, the
-// same for the same seed. Media, bus and gossip are not in it; a create is
-// committed some milliseconds after it was placed.
+// same for the same seed. Media is not in it; bus and gossip are the delays that
+// cmd/run/fleet measured.
 package fleet
 
 import (
@@ -42,7 +42,10 @@ type Config struct {
 	Sessions  int // arrivals in all
 	Span      time.Duration
 	Flash     float64 // by how much one city's demand grows for a twentieth of the span; 0 = no crowd
-	steady    bool    // no waves
+	// Delays of production; nil: commits take 5 ms at the mean, and the ledger
+	// alone says what is free.
+	Delays *Delays
+	steady bool // no waves
 }
 
 // Result of one simulation. Regret is how much longer the true round trip is
@@ -51,6 +54,7 @@ type Result struct {
 	Placed, Refused    int
 	Regrets            []float64 // sorted
 	TripP50, TripP95   float64
+	Stale              int // of the refused: there was room, and nobody had heard of it yet
 	DoubleReservations int // reservations above a node's capacity, and creates the ledger had to refuse
 	Lost               int // sessions that were acknowledged and are not in the state
 }
@@ -119,7 +123,8 @@ type sim struct {
 	root     *state.State
 	fleet    *place.Fleet
 	atlas    *geo.Atlas
-	free     []int // streams by site, as placement sees it
+	free     []int                // streams by site, as placement sees it
+	busy     map[api.NodeID]int64 // macroblocks per second that a node's last heard headroom shows in use
 	created  int
 	trips    []float64
 	result   Result
@@ -139,7 +144,7 @@ func (always) Headroom(*state.Node) (api.Headroom, bool) { return api.Headroom{}
 func Run(c Config) (Result, error) {
 	s := &sim{
 		cfg: c, rnd: rand.New(rand.NewPCG(c.Seed, 1)), noise: rand.New(rand.NewPCG(c.Seed, 2)), towns: cities(),
-		siteOf: map[api.NodeID]int{}, root: state.New(), fleet: place.NewFleet(), atlas: geo.NewAtlas(c.Networks),
+		siteOf: map[api.NodeID]int{}, busy: map[api.NodeID]int64{}, root: state.New(), fleet: place.NewFleet(), atlas: geo.NewAtlas(c.Networks),
 	}
 	if err := s.build(); err != nil {
 		return Result{}, err
@@ -278,12 +283,15 @@ func (s *sim) arrive(w int, stay time.Duration) error {
 			break
 		}
 	}
-	choice, ok := s.fleet.Place(&q, place.Operator{}, always{})
+	choice, ok := s.fleet.Place(&q, place.Operator{}, s.watch())
 	if !ok {
-		if !math.IsInf(best, 1) {
+		if !math.IsInf(best, 1) && s.cfg.Delays == nil {
 			return fmt.Errorf("nobody was chosen where there is room: %w", errBroken)
 		}
 		s.result.Refused++
+		if !math.IsInf(best, 1) {
+			s.result.Stale++
+		}
 		return nil
 	}
 	i := s.siteOf[choice.Node]
@@ -292,7 +300,7 @@ func (s *sim) arrive(w int, stay time.Duration) error {
 	s.trips = append(s.trips, net.trips[i])
 	s.free[i]--
 	s.fleet.Hold(choice.Node, choice.Pool, choice.Cost)
-	s.at(time.Duration(s.noise.ExpFloat64()*float64(commitMean)), func() error { return s.commit(w, i, choice, stay) })
+	s.at(s.commitDelay(), func() error { return s.commit(w, i, choice, stay) })
 	return nil
 }
 
@@ -329,6 +337,7 @@ func (s *sim) commit(w, i int, c place.Choice, stay time.Duration) error {
 			s.result.DoubleReservations++
 		}
 	}
+	s.shown(c.Node, c.Cost, true)
 	net := &s.networks[w]
 	s.atlas.Learn(geo.NetworkOf(net.address), s.fleet.Site(c.Node), net.measured(s.noise, i), start.Add(s.now))
 	s.at(stay, func() error {
@@ -337,6 +346,7 @@ func (s *sim) commit(w, i int, c place.Choice, stay time.Duration) error {
 		}
 		_, err := s.apply(&state.Report{ID: id, Generation: 1, Node: c.Node, Boot: "b", Seq: 1, Observed: api.ObservedStopped})
 		s.free[i]++
+		s.shown(c.Node, c.Cost, false)
 		return err
 	})
 	return nil

@@ -51,17 +51,17 @@ const (
 // Config of a simulation.
 type Config struct {
 	Seed     uint64
-	Dir      string // for the logs of Raft and the edges' folders; short
-	Log      *slog.Logger
-	Replicas int    // 3 or 5
-	Profile  string // of Raft's timers; "" = scheduler.ProfileSite
-	Regions  int    // 1 to 8
-	Edges    int    // at most MaxEdges
-	Streams  int    // 1280x720@60 in H.264 that an edge carries
+	Dir      string       `json:"-"` // for the logs of Raft and the edges' folders; short
+	Log      *slog.Logger `json:"-"`
+	Replicas int          // 3 or 5
+	Profile  string       // of Raft's timers; "" = scheduler.ProfileSite
+	Regions  int          // 1 to 8
+	Edges    int          // at most MaxEdges
+	Streams  int          // 1280x720@60 in H.264 that an edge carries
 	Span     time.Duration
 	Rate     float64       // sessions asked for a second
 	Stay     time.Duration // mean, exponential
-	Steps    []Step        // what happens meanwhile
+	Steps    []Step        `json:"-"` // what happens meanwhile
 }
 
 func (c Config) check() error {

@@ -14,23 +14,18 @@ import (
 	"github.com/perigee-cloud/perigee/edge/local"
 )
 
-// Size is what bench may ask of TestFleetSurvives by the environment, and where
-// the result goes.
-type Size struct {
-	Config Config
-	Out    string
-}
-
 // size gives the run that make test does, or the one that PERIGEE_FLEET holds.
 func size(t *testing.T) Size {
 	s := Size{Config: Config{Seed: 1, Replicas: 3, Regions: 4, Edges: 20, Streams: 4, Span: 4 * time.Minute, Rate: 0.5, Stay: time.Minute}}
-	if text := os.Getenv("PERIGEE_FLEET"); text != "" {
+	if text := os.Getenv(SizeVariable); text != "" {
 		if err := json.Unmarshal([]byte(text), &s); err != nil {
-			t.Fatalf("read PERIGEE_FLEET: %v", err)
+			t.Fatalf("read %s: %v", SizeVariable, err)
 		}
 	}
 	c := &s.Config
-	c.Steps = Everything(c.Span, c.Regions)
+	if !s.Calm {
+		c.Steps = Everything(c.Span, c.Regions)
+	}
 	c.Log = slog.New(slog.DiscardHandler)
 	if testing.Verbose() && s.Out == "" {
 		c.Log = slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))

@@ -19,11 +19,11 @@ const (
 )
 
 const (
-	tryTimeout   = 10 * time.Second // of one try of a client
-	createPatien = 60 * time.Second // how long a client asks again with its key
-	probeEvery   = 20 * time.Millisecond
-	probeBefore  = time.Second
-	probeAfter   = 10 * time.Second
+	tryTimeout     = 10 * time.Second // of one try of a client
+	createPatience = 60 * time.Second // how long a client asks again with its key
+	probeEvery     = 20 * time.Millisecond
+	probeBefore    = time.Second
+	probeAfter     = 10 * time.Second
 )
 
 // acked is a session that a client was told of.
@@ -71,7 +71,7 @@ func (f *Fleet) client(ctx context.Context, key, app string, region Region, stay
 			f.count(func(r *Result) { r.Refused++ })
 			return
 		}
-		if time.Since(begun) > createPatien || !pause(ctx, 100*time.Millisecond) {
+		if time.Since(begun) > createPatience || !pause(ctx, 100*time.Millisecond) {
 			f.count(func(r *Result) { r.Unanswered++ })
 			return
 		}
