@@ -7,7 +7,8 @@ SHELL := /bin/bash
 export PATH := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/perigee/go/bin:$(PATH)
 
 # cgo packages build against the FFmpeg that deploy/ffmpeg/build.sh found or made.
-CGO := eval "$$(deploy/ffmpeg/env.sh)" &&
+# NVML's own header calls much of itself deprecated: that is for its binding to read.
+CGO := eval "$$(deploy/ffmpeg/env.sh)" && export CGO_CFLAGS="$${CGO_CFLAGS:--O2 -g} -Wno-deprecated-declarations" &&
 
 NO_RACE := /media/encode|/edge/encoder|/cmd/perigee-edge|/bench|/cmd/run/e2e|/webtest|/edge/instance|/media/capture
 RUN ?= .

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -86,7 +87,12 @@ func TestAnEndNobodyHeardIsToldByTheNext(t *testing.T) {
 		t.Fatal("the end was heard: the test is void")
 	}
 	w.bus.set(func() { w.bus.deaf = false })
+	var warned strings.Builder // by one goroutine: before the daemon serves
+	w.cfg.Log = slog.New(slog.NewTextHandler(&warned, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	w.begin()
+	if warned.Len() > 0 {
+		t.Errorf("an end that is still to be told is no fault: %s", warned.String())
+	}
 	if r := w.wait(c.Session, api.ObservedFailed); r.Message != "exited with status 3" || r.Boot != w.cfg.Identity.Boot {
 		t.Errorf("report is %+v", r)
 	}

@@ -151,10 +151,10 @@ func (a *Agent) adoptAll() error {
 			continue // Sessions lists no such folder
 		}
 		spec, err := d.ReadSpec()
-		if err != nil {
+		u := a.newUnit(id, g, spec)
+		if _, over := u.lastReport(); err != nil && !over { // of an ended one only that is kept
 			a.log.Warn("a session's folder has no readable spec", "session", id, "error", err)
 		}
-		u := a.newUnit(id, g, spec)
 		u.adopted = true
 		if g < newest[id] {
 			u.ask(api.Command{Verb: api.VerbStop, Reason: api.ReasonSuperseded, Force: true})
