@@ -204,6 +204,15 @@ func (s *Server) askDemotion(ctx context.Context, address string, id raft.Server
 // demoteReplica takes a member's vote away. It answers once that is committed.
 func (s *Server) demoteReplica(_ context.Context, id string) (nothing, error) {
 	r := s.replica.Load()
+	settled := func(f raft.Future) error {
+		if err := f.Error(); err != nil {
+			return &api.Error{Code: api.CodeUnavailable, Message: "the vote could not be taken away", Err: ofRaft(err)}
+		}
+		return nil
+	}
+	if err := settled(r.raft.Barrier(memberTimeout)); err != nil { // so that the members are those that a majority has
+		return nothing{}, err
+	}
 	members := r.configuration()
 	at := slices.IndexFunc(members, func(m raft.Server) bool { return string(m.ID) == id })
 	switch {
@@ -211,15 +220,13 @@ func (s *Server) demoteReplica(_ context.Context, id string) (nothing, error) {
 		return nothing{}, api.Errorf(api.CodeNotFound, "no replica %q", id)
 	case id == string(r.id):
 		return nothing{}, api.Errorf(api.CodeConflict, "replica %q leads: another one uses its name", id)
-	case members[at].Suffrage == raft.Voter:
-		if err := r.raft.DemoteVoter(members[at].ID, 0, memberTimeout).Error(); err != nil {
-			return nothing{}, &api.Error{Code: api.CodeUnavailable, Message: "the vote could not be taken away", Err: ofRaft(err)}
-		}
-		s.cfg.Log.Warn("a replica whose log is damaged has no vote until it has settled again", "replica", id)
+	case members[at].Suffrage != raft.Voter:
+		return nothing{}, nil
 	}
-	if err := r.raft.Barrier(memberTimeout).Error(); err != nil {
-		return nothing{}, &api.Error{Code: api.CodeUnavailable, Message: "the vote could not be taken away", Err: ofRaft(err)}
+	if err := settled(r.raft.DemoteVoter(members[at].ID, 0, memberTimeout)); err != nil {
+		return nothing{}, err
 	}
+	s.cfg.Log.Warn("a replica whose log is damaged has no vote until it has settled again", "replica", id)
 	return nothing{}, nil
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/scheduler/state"
 )
 
 // openKept opens the log of a directory as a replica does.
@@ -324,4 +325,65 @@ func testDamagedOnlyReplicaSaysWhatToDo(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(data, "raft", rejoinFile)); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("its directory was touched: %v", err)
 	}
+}
+
+func TestUnreadableSnapshotBeforeAShortLogIsDamage(t *testing.T) {
+	synctest.Test(t, testUnreadableSnapshotBeforeAShortLogIsDamage)
+}
+
+func testUnreadableSnapshotBeforeAShortLogIsDamage(t *testing.T) {
+	c := newCluster(t, 3)
+	c.world(0).app()
+	time.Sleep(2 * registerEvery) // so that the others' addresses are noted
+	hurt := c.follower()
+	for range keptSnapshots { // so many entries that the log begins after the older snapshot
+		lead := c.members[c.leader()].s.replica.Load().raft
+		var last raft.ApplyFuture
+		for range trailingLogs + 100 {
+			last = lead.Apply(state.Encode(time.Now()), time.Minute)
+		}
+		if err := last.Error(); err != nil {
+			t.Fatal(err)
+		}
+		o := c.world(hurt)
+		if err := o.s.Consistent(o.ctx()); err != nil {
+			t.Fatal(err)
+		}
+		if err := o.s.replica.Load().raft.Snapshot().Error(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := c.members[hurt]
+	if err := m.stop(); err != nil {
+		t.Fatal(err)
+	}
+	all, err := filepath.Glob(filepath.Join(m.data, "raft", "snapshots", "*", "state.bin"))
+	if err != nil || len(all) != keptSnapshots {
+		t.Fatalf("snapshots are %v: %v", all, err)
+	}
+	newest := all[0]
+	for _, p := range all {
+		if a, b := modified(t, p), modified(t, newest); a.After(b) {
+			newest = p
+		}
+	}
+	write(t, newest, 10, []byte("nothing that was here"))
+	c.start(hurt)
+	c.ready(hurt)
+	if _, err := os.Stat(filepath.Join(m.data, "raft", damagedDir, "snapshots")); err != nil {
+		t.Errorf("the replica did not heal: %v", err)
+	}
+	o := c.world(hurt)
+	if apps, err := o.s.Applications(o.ctx()); err != nil || len(apps) != 1 {
+		t.Errorf("it shows %d applications: %v", len(apps), err)
+	}
+}
+
+func modified(t testing.TB, path string) time.Time {
+	t.Helper()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.ModTime()
 }
