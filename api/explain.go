@@ -10,6 +10,8 @@ type Explanation struct {
 	Request PlacementAsk `json:"request"`
 	// Policy is the application's at that time.
 	Policy *PlacementPolicy `json:"policy,omitempty"`
+	// Refused says that nobody took it; the session is the one that was asked for.
+	Refused bool `json:"refused,omitempty"`
 	// WaitedS is how many seconds it had waited; ceilings rise with them.
 	WaitedS float64 `json:"waited_s,omitempty"`
 	// Nodes is how many nodes there were; Candidates are those near enough to
@@ -17,6 +19,9 @@ type Explanation struct {
 	Nodes      int                  `json:"nodes"`
 	Candidates []ExplainedCandidate `json:"candidates"`
 }
+
+// MaxRefusals bounds the refused requests that are listed at once.
+const MaxRefusals = 1000
 
 // PlacementAsk is what was asked.
 type PlacementAsk struct {

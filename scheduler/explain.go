@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"bytes"
+	"cmp"
 	"compress/flate"
 	"context"
 	"encoding/binary"
@@ -35,6 +36,9 @@ const (
 // are only appended to. The oldest file goes when there are too many, or when no
 // session in it is known any more: a day after its end.
 type explanations struct {
+	most int // segments; 0 = explainSegments
+	perS int // records of one second; 0 = explainPerSecond
+
 	mu       sync.Mutex
 	opened   bool
 	segments []explainFile
@@ -72,7 +76,7 @@ func (e *explanations) mayKeep(now time.Time) bool {
 		e.second, e.count = second, 0
 	}
 	e.count++
-	return e.count <= explainPerSecond
+	return e.count <= cmp.Or(e.perS, explainPerSecond)
 }
 
 func segmentPath(dir string, number int) string {
@@ -161,7 +165,7 @@ func (e *explanations) put(dir string, x *api.Explanation, known func(api.Sessio
 func (e *explanations) prune(dir string, known func(api.SessionID) bool) error {
 	for len(e.segments) > 1 {
 		old := e.segments[0]
-		if len(e.segments) <= explainSegments && slices.ContainsFunc(old.ids, known) {
+		if len(e.segments) <= cmp.Or(e.most, explainSegments) && slices.ContainsFunc(old.ids, known) {
 			return nil
 		}
 		if err := os.Remove(segmentPath(dir, old.number)); err != nil && !errors.Is(err, os.ErrNotExist) {

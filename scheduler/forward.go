@@ -92,7 +92,7 @@ func (s *Server) handlers() map[string]handler {
 		"app.put": handle(s.putApp), "app.delete": handle(s.deleteApp),
 		"app.stage": handle(s.stageApp), "app.publish": handle(s.publishApp), "version.delete": handle(s.deleteVersion),
 		"token.put": handle(s.putToken), "token.revoke": handle(s.revokeToken), "account.delete": handle(s.deleteAccount), "account.policy": handle(s.setPolicy),
-		"demand": handle(s.presentDemand), "explain": handle(s.explained), "queue.seen": handle(s.sawWaiting), "index": handle(s.verifiedIndex),
+		"demand": handle(s.presentDemand), "explain": handle(s.explained), "refusals": handle(s.refusals), "queue.seen": handle(s.sawWaiting), "index": handle(s.verifiedIndex),
 		"replica.register": handle(s.registerHere), "replica.add": handle(s.addReplica),
 		"replica.remove": handle(s.removeReplica), "replica.demote": handle(s.demoteReplica), "replica.lead": handle(s.transfer),
 	}

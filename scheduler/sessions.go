@@ -146,19 +146,19 @@ func (s *Server) ruled(root *state.State, need *api.Need, app api.App, account s
 }
 
 func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need api.Need, r api.CreateRequest) (state.Result, error) {
-	var refused *api.Error
+	var full *api.Error
 	for range placeAttempts {
-		choice, held, refusals := s.place(need)
-		if len(refusals) > 0 {
+		choice, held, no := s.place(need)
+		if no != nil {
 			if dup, ok := s.earlier(create); ok {
 				return dup, nil
 			}
-			if res, queued, err := s.queueUp(ctx, r, create, need, refusals); queued {
+			if res, queued, err := s.queueUp(ctx, r, create, need, no); queued {
 				return res, err
 			}
-			s.demand.count(s.now(), need, refusals)
+			s.turnedAway(create.ID, need, no)
 			e := api.Errorf(api.CodeNoCapacity, "no node can host the session")
-			e.Refusals = refusals
+			e.Refusals = no.refusals
 			return state.Result{}, e
 		}
 		create.Node, create.Region, create.Pool, create.Codec, create.Reserved = choice.Node, choice.Region, choice.Pool, choice.Codec, choice.Cost
@@ -169,14 +169,14 @@ func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need 
 			s.placed(res, held, need)
 			return res, nil
 		}
-		if !errors.As(err, &refused) || refused.Code != api.CodeNoCapacity {
+		if !errors.As(err, &full) || full.Code != api.CodeNoCapacity {
 			return res, err
 		}
 		copied := *create // the refused command is in the log's hands
 		create = &copied
 	}
-	s.demand.count(s.now(), need, refused.Refusals)
-	return state.Result{}, refused
+	s.demand.count(s.now(), need, full.Refusals)
+	return state.Result{}, full
 }
 
 // placed keeps why a new session runs where it does, and whose it is.

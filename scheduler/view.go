@@ -35,6 +35,7 @@ type view struct {
 
 	lore lore
 	kept explanations
+	away explanations // of those turned away
 }
 
 func (v *view) get() *state.State {
@@ -123,7 +124,7 @@ const maxExplained = 32
 
 // place chooses a node for a newcomer and takes what the session needs there,
 // so that the next placement sees it. Who waits is served before.
-func (s *Server) place(need api.Need) (place.Choice, *pending, []api.Refusal) {
+func (s *Server) place(need api.Need) (place.Choice, *pending, *refused) {
 	now := s.cfg.Clock()
 	s.view.mu.Lock()
 	defer s.view.mu.Unlock()
@@ -133,7 +134,7 @@ func (s *Server) place(need api.Need) (place.Choice, *pending, []api.Refusal) {
 
 // placeHere chooses and takes for one who has waited so long. The caller holds
 // the view. Without why it does not say why it refuses.
-func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, why bool) (place.Choice, *pending, []api.Refusal) {
+func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, why bool) (place.Choice, *pending, *refused) {
 	v := &s.view
 	q := &place.Query{Need: need, Policy: need.Policy, Learned: v.lore.nodes(v.root, networksOf(need), now), Waited: waited}
 	w := &watch{s: s, now: now}
@@ -154,21 +155,32 @@ func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, w
 		if lines == nil {
 			lines = v.fleet.Explain(q, op, w, maxExplained)
 		}
-		return choice, nil, place.Refusals(lines, need)
+		return choice, nil, &refused{place.Refusals(lines, need), explained(need, now, waited, v.fleet.Len(), lines)}
 	}
 	if !why && v.kept.mayKeep(now) {
 		keep, lines = true, v.fleet.Explain(q, op, w, maxExplained)
 	}
 	p := &pending{node: choice.Node, pool: choice.Pool, cost: choice.Cost}
 	if keep {
-		p.why = &api.Explanation{
-			At: now.UTC(), Policy: need.Policy, Nodes: v.fleet.Len(), Candidates: lines, WaitedS: waited.Seconds(),
-			Request: api.PlacementAsk{App: need.App, Region: need.Region, Screen: need.Screen, Codecs: need.Codecs,
-				Client: need.Client, Network: geo.NetworkOf(need.Network), ASN: need.ASN, Probes: need.Probes, Encoder: need.Encoder},
-		}
+		p.why = explained(need, now, waited, v.fleet.Len(), lines)
 	}
 	v.take(p)
 	return choice, p, nil
+}
+
+// refused is why nobody takes a session.
+type refused struct {
+	refusals []api.Refusal
+	why      *api.Explanation
+}
+
+// explained is the record of a placement, which can be made again from it.
+func explained(need api.Need, now time.Time, waited time.Duration, nodes int, lines []api.ExplainedCandidate) *api.Explanation {
+	return &api.Explanation{
+		At: now.UTC(), Policy: need.Policy, WaitedS: waited.Seconds(), Nodes: nodes, Candidates: lines,
+		Request: api.PlacementAsk{App: need.App, Region: need.Region, Screen: need.Screen, Codecs: need.Codecs,
+			Client: need.Client, Network: geo.NetworkOf(need.Network), ASN: need.ASN, Probes: need.Probes, Encoder: need.Encoder},
+	}
 }
 
 // watch shows placement the leases and the live measurements of one moment.

@@ -67,8 +67,8 @@ func (w *waiting) saw(id api.SessionID) {
 
 // queueUp lets a session wait that no node has room for now. One that cannot
 // be placed however long it waits is refused.
-func (s *Server) queueUp(ctx context.Context, r api.CreateRequest, create *state.Create, need api.Need, refusals []api.Refusal) (state.Result, bool, error) {
-	if r.WaitS == 0 || s.cfg.QueueLength < 0 || !place.MayFitLater(refusals, need.Policy) {
+func (s *Server) queueUp(ctx context.Context, r api.CreateRequest, create *state.Create, need api.Need, no *refused) (state.Result, bool, error) {
+	if r.WaitS == 0 || s.cfg.QueueLength < 0 || !place.MayFitLater(no.refusals, need.Policy) {
 		return state.Result{}, false, nil
 	}
 	wait := min(time.Duration(r.WaitS)*time.Second, s.cfg.QueueWait)
@@ -81,8 +81,8 @@ func (s *Server) queueUp(ctx context.Context, r api.CreateRequest, create *state
 	})
 	var full *api.Error
 	if errors.As(err, &full) && full.Code == api.CodeNoCapacity {
-		s.demand.count(s.now(), need, refusals)
-		full.Refusals = refusals
+		s.turnedAway(create.ID, need, no)
+		full.Refusals = no.refusals
 	}
 	if err == nil && !res.Duplicate {
 		s.cfg.Log.Info("session waits for room", "session", res.Session.ID, "app", res.Session.App, "position", res.Session.Queue.Position, "until", res.Session.Queue.Until)
@@ -234,11 +234,11 @@ func (s *Server) waitedInVain(root *state.State, v *state.Session) {
 		return
 	}
 	s.view.mu.Lock()
-	_, held, refusals := s.placeHere(need, s.cfg.Clock(), s.now().Sub(v.CreatedAt), true)
+	_, held, no := s.placeHere(need, s.cfg.Clock(), s.now().Sub(v.CreatedAt), true)
 	s.view.mu.Unlock()
 	s.view.giveBack(held)
-	if held == nil {
-		s.demand.count(s.now(), need, refusals)
+	if no != nil {
+		s.turnedAway(v.ID, need, no)
 	}
 }
 

@@ -75,6 +75,8 @@ type Nodes interface {
 	SetDrain(ctx context.Context, id api.NodeID, drain bool) error
 	RemoveNode(ctx context.Context, id api.NodeID) error
 	Demand(ctx context.Context) ([]api.DemandCell, error)
+	// Refusals gives the latest requests that were turned away, the newest first.
+	Refusals(ctx context.Context, limit int) ([]api.Explanation, error)
 }
 
 // Cluster is what the gateway needs to say how the schedulers are.

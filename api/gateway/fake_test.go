@@ -279,6 +279,10 @@ func (f *fake) CheckTicket(_ context.Context, text string) (api.Ticket, api.Sess
 	return t, s, nil
 }
 
+func (f *fake) Refusals(_ context.Context, limit int) ([]api.Explanation, error) {
+	return make([]api.Explanation, min(limit, 2)), nil
+}
+
 func (f *fake) AccountPolicy(_ context.Context, name string) (api.AccountPolicy, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

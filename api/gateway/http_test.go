@@ -319,6 +319,12 @@ func TestAdministration(t *testing.T) {
 	if a := r.call("GET", "/1.0/perigee/nodes", "", root...); *a.env.TotalSize != 1 {
 		t.Errorf("nodes: %s", a.body)
 	}
+	if a := r.call("GET", "/1.0/perigee/refusals?limit=1", "", root...); a.env.TotalSize == nil || *a.env.TotalSize != 1 {
+		t.Errorf("refused requests: %s", a.body)
+	}
+	if a := r.call("GET", "/1.0/perigee/refusals?limit=1001", "", root...); a.status != 400 {
+		t.Errorf("too many refused requests: %s", a.body)
+	}
 	if a := r.call("GET", "/1.0/perigee/demand", "", root...); !strings.Contains(string(a.env.Metadata), `"reason":"encoder"`) {
 		t.Errorf("demand: %s", a.body)
 	}

@@ -79,6 +79,7 @@ func (s *Server) table() []route {
 		{method: post, path: "/1.0/perigee/nodes/join", name: "join_node", do: s.joinNode},
 		{method: post, path: "/1.0/perigee/nodes/:id/drain", name: "drain_node", rights: admin, do: s.drainNode},
 		{method: del, path: "/1.0/perigee/nodes/:id", name: "remove_node", rights: admin, do: s.removeNode},
+		{method: get, path: "/1.0/perigee/refusals", name: "get_refusals", rights: admin, do: s.getRefusals},
 		{method: get, path: "/1.0/perigee/demand", name: "get_demand", rights: admin, do: s.demand},
 		{method: get, path: "/1.0/perigee/replicas", name: "get_replicas", rights: admin, do: s.listReplicas},
 		{method: post, path: "/1.0/perigee/replicas", name: "add_replica", rights: admin, do: s.addReplica},

@@ -56,8 +56,8 @@ func newReplay(o *options) *cobra.Command {
 		Short: "Show what another placement policy would have changed",
 		Long: `Place recorded requests again by another policy and show what would change.
 
-FILE holds what "perigee session explain --json" printed, one session or many
-behind one another; - reads it from the standard input. The policy is the
+FILE holds what "perigee session explain --json" or "perigee refusals --json"
+printed, once or many times behind one another; - reads it from the standard input. The policy is the
 "placement" of an application, in YAML or JSON; an empty file is none.`,
 		Example: "  perigee replay requests.json --policy other.yaml",
 		Args:    exactly("the file of recorded requests"),
@@ -162,18 +162,66 @@ func readRecorded(file string, stdin io.Reader) ([]api.Explanation, error) {
 	}
 	var out []api.Explanation
 	for d := json.NewDecoder(in); ; {
-		var x api.Explanation
-		err := d.Decode(&x)
-		switch {
-		case errors.Is(err, io.EOF):
+		var text json.RawMessage
+		err := d.Decode(&text)
+		if errors.Is(err, io.EOF) {
 			return out, nil
-		case err != nil:
-			return nil, fmt.Errorf("read recorded request %d: %w", len(out)+1, err)
-		case x.Session == "" || len(x.Candidates) == 0:
-			return nil, fmt.Errorf("read recorded request %d: it is no explanation; record them by perigee session explain --json", len(out)+1)
-		case len(out) == maxRecorded:
-			return nil, fmt.Errorf("read recorded requests: more than %d", maxRecorded)
 		}
-		out = append(out, x)
+		list := make([]api.Explanation, 1) // one, or a list of them
+		if err == nil && text[0] == '[' {
+			err = json.Unmarshal(text, &list)
+		} else if err == nil {
+			err = json.Unmarshal(text, &list[0])
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read recorded request %d: %w", len(out)+1, err)
+		}
+		for _, x := range list {
+			if x.Session == "" || len(x.Candidates) == 0 && !x.Refused {
+				return nil, fmt.Errorf("read recorded request %d: it is no explanation; record them by perigee session explain --json, or perigee refusals --json", len(out)+1)
+			}
+			if len(out) == maxRecorded {
+				return nil, fmt.Errorf("read recorded requests: more than %d", maxRecorded)
+			}
+			out = append(out, x)
+		}
 	}
+}
+
+// newRefusals lists the requests that were turned away.
+func newRefusals(o *options) *cobra.Command {
+	var limit int
+	cmd := &cobra.Command{
+		Use:     "refusals",
+		Short:   "List the latest requests that no node took, and why",
+		Example: "  perigee refusals --limit 20\n  perigee refusals --limit 1000 --json | perigee replay - --policy other.yaml",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if limit < 1 || limit > api.MaxRefusals {
+				return usagef("--limit must be 1 to %d, got %d", api.MaxRefusals, limit)
+			}
+			c, err := o.client()
+			if err != nil {
+				return err
+			}
+			list, err := c.Refusals(cmd.Context(), limit)
+			if err != nil {
+				return err
+			}
+			return o.show(cmd, list, func(w io.Writer) error {
+				var rows [][]string
+				for _, x := range list {
+					why := "no node has joined"
+					if len(x.Candidates) > 0 && x.Candidates[0].Refusal != nil {
+						why = string(x.Candidates[0].Node) + ": " + x.Candidates[0].Refusal.Detail
+					}
+					r := x.Request
+					rows = append(rows, []string{when(x.At), r.App, orDash(r.Region), fmt.Sprintf("%dx%d@%d", r.Screen.Width, r.Screen.Height, r.Screen.FPS), why})
+				}
+				return table(w, "nobody was turned away", []string{"AT", "APP", "REGION", "SIZE", "THE NEAREST"}, rows)
+			})
+		},
+	}
+	cmd.Flags().IntVar(&limit, "limit", 100, "at most this many, the newest first")
+	return cmd
 }

@@ -15,6 +15,9 @@ type Replayed struct {
 
 // Changed says whether the session would run elsewhere, or otherwise.
 func (r Replayed) Changed() bool {
+	if r.Was.Rank == 0 && r.Now.Rank == 0 {
+		return false // refused as before
+	}
 	return r.Was.Node != r.Now.Node || r.Was.Pool != r.Now.Pool || r.Was.Codec != r.Now.Codec || r.Was.FPS != r.Now.FPS
 }
 
