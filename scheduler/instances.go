@@ -51,7 +51,7 @@ func (s *Server) launch(ctx context.Context, c launchCall) (api.Instance, error)
 	if ask, err = filledBy(ask, app); err != nil {
 		return api.Instance{}, err
 	}
-	need, err := needOf(ask, app)
+	need, err := s.needFor(ask, app)
 	if err != nil {
 		return api.Instance{}, err
 	}
@@ -88,11 +88,11 @@ func (s *Server) locate(ctx context.Context, m *state.Launch, need api.Need, r a
 			return err
 		}
 	} else {
-		choice, held, refusals := s.place(need)
-		if len(refusals) > 0 {
-			s.demand.count(s.now(), need, refusals)
+		choice, held, no := s.place(need)
+		if no != nil {
+			s.turnedAway(m.Create.ID, need, no)
 			e := api.Errorf(api.CodeNoCapacity, "no node can host the instance")
-			e.Refusals = refusals
+			e.Refusals = no.refusals
 			return e
 		}
 		s.view.giveBack(held) // the commit decides

@@ -79,14 +79,10 @@ func (s *Server) make(ctx context.Context, c createCall) (madeSession, error) {
 		res, err := s.propose(ctx, create)
 		return s.created(c, res, err)
 	}
-	need, err := needOf(r, app)
+	need, err := s.needFor(r, app)
 	if err != nil {
 		return madeSession{}, err
 	}
-	if s.cfg.Networks != nil {
-		need.ASN = s.cfg.Networks.ASN(r.Client.Address)
-	}
-	s.ruled(s.root(), &need, app, r.Grant.Account)
 	res, err := s.placeAndCommit(ctx, create, need, r)
 	return s.created(c, res, err)
 }
@@ -137,6 +133,20 @@ func needOf(r api.CreateRequest, app api.App) (api.Need, error) {
 	}
 	return api.Need{App: app.Name, Region: r.Region, Screen: r.Screen, Codecs: codecs, Client: r.Client.Location, Network: r.Client.Address,
 		Probes: r.Probes, Encoder: app.Resources.Encoder}, nil
+}
+
+// needFor completes it by what this scheduler knows: the client's network and
+// the policy that holds.
+func (s *Server) needFor(r api.CreateRequest, app api.App) (api.Need, error) {
+	need, err := needOf(r, app)
+	if err != nil {
+		return need, err
+	}
+	if s.cfg.Networks != nil {
+		need.ASN = s.cfg.Networks.ASN(r.Client.Address)
+	}
+	s.ruled(s.root(), &need, app, r.Grant.Account)
+	return need, nil
 }
 
 // ruled gives a need the policy that holds for the application and the account.
