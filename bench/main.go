@@ -35,6 +35,8 @@ func measurements() []measurement {
 		{"encoders_certificate", encodersCertificate},
 		{"encoders_density", encodersDensity},
 		{"encoders_gossip", encodersGossip},
+		{"scheduler_ledger", schedulerLedger},
+		{"scheduler_herd", schedulerHerd},
 		{"fleet_model", fleetModel},
 		{"fleet_full", fleetFull},
 		{"fleet_calm", fleetCalm},

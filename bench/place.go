@@ -187,7 +187,7 @@ func fleetModel(ctx context.Context, runs int) ([]Result, error) {
 		number("regret_ms_p95_geoip", "ms", geoip95),
 		number("regret_ratio_atlas_to_geoip", "", ratio).atMost(0.5),
 		number("blocking_error_points", "%", blocking).atMost(1),
-		number("double_reservations", "", []float64{float64(doubles)}).atMost(0),
+		number("fleet_double_reservations", "", []float64{float64(doubles)}).atMost(0),
 		number("fleet_lost_sessions", "", []float64{float64(lost)}).atMost(0),
 	}, nil
 }

@@ -31,6 +31,18 @@ func (s *Server) SaveSnapshot(ctx context.Context, w io.Writer) error {
 	return err
 }
 
+// Compact writes this replica's state to its disk now and lets go of the log
+// before it, as Raft does by itself from time to time.
+func (s *Server) Compact() error {
+	if err := s.serving(); err != nil {
+		return err
+	}
+	if err := s.replica.Load().raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return fmt.Errorf("compact the log: %w", err)
+	}
+	return nil
+}
+
 // RestoreSnapshot replaces the whole state by a saved one, on every replica.
 // What was made since is lost; nodes report what they still run.
 func (s *Server) RestoreSnapshot(ctx context.Context, from io.Reader) error {

@@ -159,7 +159,7 @@ func (c *Cluster) Leader(ctx context.Context) (int, error) {
 // Create makes a session through a replica, for a client somewhere.
 func (c *Cluster) Create(ctx context.Context, replica int, at api.Location) (api.Admission, error) {
 	return c.Servers[replica].CreateSession(ctx, api.CreateRequest{
-		App: App, IdleMinutes: api.IdleUnset, Client: api.Client{Location: at},
+		App: App, IdleMinutes: api.IdleUnset, Screen: api.Screen{Width: 1280, Height: 720, FPS: 60}, Client: api.Client{Location: at},
 		Grant: api.Grant{Account: "bench", Rights: []api.Right{api.RightSessions}},
 	})
 }

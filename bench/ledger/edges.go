@@ -4,9 +4,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"fmt"
-	"maps"
 	"math/rand/v2"
-	"slices"
 	"sync"
 	"time"
 
@@ -14,19 +12,23 @@ import (
 	"github.com/perigee-cloud/perigee/scheduler"
 )
 
-// beatEvery is the heartbeat of the simulated edges.
-const beatEvery = time.Second
+// beatEvery is the heartbeat of the simulated edges, boot their daemons' start.
+const (
+	beatEvery = time.Second
+	boot      = "boot-1"
+)
 
 // edges is the bus of all replicas with simulated nodes on it: they take each
 // command at once and report nothing until Settle, as an instance takes longer
 // to start than a round of the bench does.
 type edges struct {
 	nodes []node
+	cost  uint64 // of one stream, macroblocks per second
 
 	mu      sync.Mutex
 	up      map[int]handlers // by replica
 	started []start
-	running []map[api.SessionID]api.Running // by node; what its heartbeats list
+	running [][]api.Running // by node; what its heartbeats list
 	seq     uint64
 }
 
@@ -34,7 +36,6 @@ type node struct {
 	api.Node
 	key    ed25519.PrivateKey
 	secret []byte
-	room   uint64
 }
 
 type start struct {
@@ -97,6 +98,7 @@ func newEdges(rnd *rand.Rand, n int, streams uint64) (*edges, map[api.NodeID]int
 	e := &edges{up: map[int]handlers{}}
 	index := map[api.NodeID]int{}
 	one := api.Cost(api.PoolCPU, api.H264, api.Screen{Width: 1280, Height: 720, FPS: 60})
+	e.cost = one
 	for i := range n {
 		seed := make([]byte, ed25519.SeedSize)
 		for k := range seed {
@@ -105,14 +107,14 @@ func newEdges(rnd *rand.Rand, n int, streams uint64) (*edges, map[api.NodeID]int
 		key := ed25519.NewKeyFromSeed(seed)
 		public := key.Public().(ed25519.PublicKey)
 		id := api.NodeIDFromKey(public)
-		e.nodes = append(e.nodes, node{key: key, secret: seed, room: one * streams, Node: api.Node{
-			ID: id, Name: fmt.Sprint("edge", i), PublicKey: public, Region: "earth", Boot: "boot-1", RelayPort: 3478,
+		e.nodes = append(e.nodes, node{key: key, secret: seed, Node: api.Node{
+			ID: id, Name: fmt.Sprint("edge", i), PublicKey: public, Region: "earth", Boot: boot, RelayPort: 3478,
 			Location:  api.Location{Known: true, Latitude: rnd.Float64()*120 - 55, Longitude: rnd.Float64()*360 - 180},
 			Addresses: []string{fmt.Sprintf("192.0.2.%d", i%250+1)},
 			Pools:     []api.Capacity{{Pool: api.PoolCPU, Macroblocks: one * streams, Codecs: api.Codecs()}},
 		}})
 		index[id] = i
-		e.running = append(e.running, map[api.SessionID]api.Running{})
+		e.running = append(e.running, nil)
 	}
 	return e, index
 }
@@ -153,11 +155,8 @@ func (e *edges) beat(ctx context.Context) {
 		up := e.handlers()
 		for i := range e.nodes {
 			n := &e.nodes[i]
-			e.mu.Lock()
-			running := slices.Collect(maps.Values(e.running[i]))
-			e.mu.Unlock()
 			for _, h := range up {
-				h.heartbeat(ctx, api.Heartbeat{Node: n.ID, Boot: n.Boot, Seq: seq, Running: running, Headroom: api.Headroom{Boot: n.Boot, Seq: seq}})
+				h.heartbeat(ctx, api.Heartbeat{Node: n.ID, Boot: n.Boot, Seq: seq, Running: e.running[i], Headroom: api.Headroom{Boot: n.Boot, Seq: seq}})
 			}
 		}
 		select {
@@ -168,8 +167,8 @@ func (e *edges) beat(ctx context.Context) {
 	}
 }
 
-// Settle reports every session that was started as running, so that nothing of
-// a round is left to do in the next.
+// Settle reports every session that was started as ended, so that nothing of a
+// round is left to do in the next.
 func (e *edges) Settle(ctx context.Context) error {
 	e.mu.Lock()
 	starts := e.started
@@ -181,7 +180,6 @@ func (e *edges) Settle(ctx context.Context) error {
 		e.mu.Lock()
 		again := seen[st.session]
 		seen[st.session] = true
-		e.running[st.node][st.session] = api.Running{Session: st.session, Generation: st.generation, Observed: api.ObservedRunning}
 		e.seq++
 		seq := e.seq
 		e.mu.Unlock()
@@ -191,7 +189,7 @@ func (e *edges) Settle(ctx context.Context) error {
 		n := &e.nodes[st.node]
 		for ctx.Err() == nil {
 			for _, h := range e.handlers() {
-				if h.report(ctx, api.Report{Node: n.ID, Boot: n.Boot, Seq: seq, Session: st.session, Generation: st.generation, Observed: api.ObservedRunning}).OK {
+				if h.report(ctx, api.Report{Node: n.ID, Boot: n.Boot, Seq: seq, Session: st.session, Generation: st.generation, Observed: api.ObservedStopped}).OK {
 					return nil
 				}
 			}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -21,6 +22,7 @@ type Rate struct {
 	PerSecond float64
 	Done      int
 	Slowest   time.Duration
+	Median    time.Duration // of one caller's; 0 when there are several
 	// CPU is this process's processor time per thing done: what a loaded
 	// machine does not change.
 	CPU time.Duration
@@ -34,6 +36,7 @@ func Callers(ctx context.Context, n int, d time.Duration, caller func(i int) fun
 	var done, slowest atomic.Int64
 	cpu, began := processTime(), time.Now()
 	until := began.Add(d)
+	var alone []time.Duration
 	for i := range n {
 		do := caller(i)
 		wg.Go(func() {
@@ -47,13 +50,20 @@ func Callers(ctx context.Context, n int, d time.Duration, caller func(i int) fun
 				for was := slowest.Load(); took > was && !slowest.CompareAndSwap(was, took); was = slowest.Load() {
 				}
 				last = now
+				if n == 1 {
+					alone = append(alone, time.Duration(took))
+				}
 				done.Add(1)
 			}
 		})
 	}
 	wg.Wait()
 	took, n64 := time.Since(began), max(done.Load(), 1)
-	return Rate{float64(done.Load()) / took.Seconds(), int(done.Load()), time.Duration(slowest.Load()), (processTime() - cpu) / time.Duration(n64)}, context.Cause(ctx)
+	r := Rate{PerSecond: float64(done.Load()) / took.Seconds(), Done: int(done.Load()), Slowest: time.Duration(slowest.Load()), CPU: (processTime() - cpu) / time.Duration(n64)}
+	if slices.Sort(alone); len(alone) > 0 {
+		r.Median = alone[len(alone)/2]
+	}
+	return r, context.Cause(ctx)
 }
 
 // processTime is the processor time that this process has used.
