@@ -37,6 +37,8 @@ func measurements() []measurement {
 		{"encoders_gossip", encodersGossip},
 		{"scheduler_ledger", schedulerLedger},
 		{"scheduler_herd", schedulerHerd},
+		{"scheduler_replica", schedulerReplica},
+		{"scheduler_failover", schedulerFailover},
 		{"fleet_model", fleetModel},
 		{"fleet_full", fleetFull},
 		{"fleet_calm", fleetCalm},
@@ -50,10 +52,15 @@ func main() {
 	pattern := flag.String("run", ".", "regular expression: measure only what matches")
 	runs := flag.Int("runs", 3, "repetitions of each measurement")
 	out := flag.String("out", "bench/results/latest.json", "file for the results")
+	part := flag.String("child", "", "run one part in this process; the bench does so itself")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := measure(ctx, *pattern, *runs, *out); err != nil {
+	do := func() error { return measure(ctx, *pattern, *runs, *out) }
+	if *part != "" {
+		do = func() error { return runChild(ctx, *part, flag.Args()) }
+	}
+	if err := do(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1)
