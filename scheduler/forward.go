@@ -19,7 +19,7 @@ import (
 const (
 	callTimeout = 30 * time.Second      // of a call that its caller does not bound
 	callPause   = 5 * time.Millisecond  // between two tries to reach a leader, at first
-	callRests   = 40 * time.Millisecond // and at most
+	callRests   = 20 * time.Millisecond // and at most: an election is over in a few hundred
 	maxCall     = 8 << 20               // bytes of a call and of its answer
 	callPath    = "/call/"
 	timeoutHead = "Perigee-Timeout-Ms"

@@ -8,14 +8,17 @@ import (
 )
 
 // verifiedIndex gives the index of the leader's state, after a majority has
-// confirmed that it still leads: what was acknowledged before is in it.
-func (s *Server) verifiedIndex(_ context.Context, _ nothing) (uint64, error) {
-	r := s.replica.Load()
-	index := r.fsm.index.Load()
-	if err := r.raft.VerifyLeader().Error(); err != nil {
-		return 0, errNotLeader // reading changes nothing: it may always be asked again
-	}
-	return index, nil
+// confirmed that it still leads: what was acknowledged before is in it. All who
+// ask while one confirmation is under way share the next.
+func (s *Server) verifiedIndex(ctx context.Context, _ nothing) (uint64, error) {
+	return s.verify.ask(ctx, func() (uint64, error) {
+		r := s.replica.Load()
+		index := r.fsm.index.Load()
+		if err := r.raft.VerifyLeader().Error(); err != nil {
+			return 0, errNotLeader // reading changes nothing: it may always be asked again
+		}
+		return index, nil
+	})
 }
 
 // Consistent waits until this replica shows all that was acknowledged before

@@ -37,6 +37,7 @@ type Server struct {
 	calls      map[string]handler
 	peers      peers
 	forward    forwarding
+	verify     gather   // leader's confirmations for reads
 	registered bool     // this replica's record was seen; of followUp alone
 	noted      []string // the members' addresses that are kept; of followUp alone
 
@@ -106,6 +107,7 @@ func (s *Server) Run(ctx context.Context) error {
 	cancel()
 	owned.Wait()
 	s.forward.close()
+	s.verify.close()
 	_ = s.view.kept.settle(context.Background()) // a few writes: it always ends
 	return errors.Join(err, r.shut())
 }
