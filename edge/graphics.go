@@ -46,7 +46,8 @@ func (m measured) graphics(h *api.Headroom, bind func(string, int)) map[api.Pool
 			foreign[api.PoolNVENC] += certified * uint64(e.Foreign) / 100
 			bind(name, r.Encoder)
 		}
-		if r.State == gpu.StateLost || r.State == gpu.StateFailed || r.State == gpu.StateNonsense {
+		switch r.State {
+		case gpu.StateLost, gpu.StateFailed, gpu.StateNonsense, gpu.StateQuarantined:
 			foreign[api.PoolNVENC] += certified // nothing more is to be had of it
 		}
 		if certified > 0 || r.State == gpu.StateOK {

@@ -119,6 +119,7 @@ func TestGraphicsInTheHeadroom(t *testing.T) {
 		return gpu.Reading{Index: i, State: gpu.StateOK, Encoder: encoder, GPU: sm, Memory: vram, Sessions: 3, LatencyUS: 500}
 	}
 	lost := gpu.Reading{Index: 1, State: gpu.StateLost, Encoder: -1, GPU: -1, Memory: -1, Sessions: -1, LatencyUS: -1}
+	out := gpu.Reading{Index: 1, State: gpu.StateQuarantined}
 	ours := []poolCost{{api.PoolNVENC, 1000, "nvenc0"}, {api.PoolNVENC, 1000, "nvenc0"}}
 	for name, c := range map[string]struct {
 		readings []gpu.Reading
@@ -132,6 +133,7 @@ func TestGraphicsInTheHeadroom(t *testing.T) {
 		"a game":              {[]gpu.Reading{ok(0, 50, 97, 10), ok(1, 0, 0, 0)}, "sm", 97, 6000, []int{0, 0}},
 		"memory full":         {[]gpu.Reading{ok(0, 50, 20, 99), ok(1, 0, 0, 0)}, "vram", 99, 6000, []int{0, 0}},
 		"one lost":            {[]gpu.Reading{ok(0, 50, 20, 10), lost}, "nvenc0", 50, 2000, []int{0, api.Unknown}},
+		"one in quarantine":   {[]gpu.Reading{ok(0, 50, 20, 10), out}, "nvenc0", 50, 2000, []int{0, 0}},
 		"less than we think":  {[]gpu.Reading{ok(0, 10, 20, 10), ok(1, 0, 0, 0)}, "pool:nvenc", 25, 6000, []int{0, 0}},
 	} {
 		h := compute(measured{pools: []api.Capacity{nv}, costs: ours, sample: gpu.Sample{State: gpu.StateOK, Readings: c.readings},

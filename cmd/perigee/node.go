@@ -142,13 +142,35 @@ func nodeShow(o *options) *cobra.Command {
 					pairs = append(pairs, "encoder "+string(p.Pool),
 						fmt.Sprintf("%d of %d macroblocks/s reserved, codecs %v", v.Reserved[p.Pool], p.Macroblocks, p.Codecs))
 				}
-				if err := fields(w, pairs...); err != nil {
+				if err := fields(w, append(pairs, engineFields(v.Headroom)...)...); err != nil {
 					return err
 				}
 				return certificate(w, n)
 			})
 		},
 	}
+}
+
+// engineFields shows what the hardware engines say of themselves now, and what
+// is not ours of the machine.
+func engineFields(h api.Headroom) (pairs []string) {
+	if h.Foreign > 0 {
+		pairs = append(pairs, "foreign cpu", fmt.Sprintf("%d%%", h.Foreign))
+	}
+	if h.Uplink > 0 {
+		pairs = append(pairs, "uplink", fmt.Sprintf("%d%%", h.Uplink))
+	}
+	share := func(v int) string {
+		if v < 0 {
+			return "unknown"
+		}
+		return fmt.Sprintf("%d%%", v)
+	}
+	for _, e := range h.Engines {
+		pairs = append(pairs, "engine "+e.Engine, fmt.Sprintf("%s, encoder %s (foreign %s), sm %s, vram %s, %d sessions, %.1f ms",
+			e.State, share(e.Encoder), share(e.Foreign), share(e.SM), share(e.VRAM), e.Sessions, float64(e.LatencyUS)/1000))
+	}
+	return pairs
 }
 
 // certificate shows what the node's encoders were measured to do.

@@ -24,6 +24,8 @@ const (
 	StateNonsense  State = "nonsense"       // answers that cannot be
 	StateDenied    State = "no_permission"
 	StateFailed    State = "failed" // any other fault; the detail has its text
+	// StateQuarantined is an engine that is kept out for a while after it failed a stream.
+	StateQuarantined State = "quarantined"
 )
 
 // Device is one graphics processor, or one MIG instance of it.

@@ -2,9 +2,11 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -65,11 +67,26 @@ func (e *encoders) keeper(cfg Config, id *edge.Identity) *certify.Keeper {
 }
 
 // sample gives the way to the graphics processors' readings; nil without one.
-func (e *encoders) sample() func() gpu.Sample {
+// Engines in quarantine are shown as such.
+func (e *encoders) sample(book *engines.Book) func() gpu.Sample {
 	if e.watcher == nil {
 		return nil
 	}
-	return e.watcher.Latest
+	return func() gpu.Sample { return quarantined(e.watcher.Latest(), book) }
+}
+
+func quarantined(s gpu.Sample, book *engines.Book) gpu.Sample {
+	out, err := book.Quarantined()
+	if err != nil {
+		return s // the readings are worth more than the mark
+	}
+	s.Readings = slices.Clone(s.Readings)
+	for i, r := range s.Readings {
+		if why, there := out[fmt.Sprintf("%s%d", api.PoolNVENC, r.Index)]; there && r.State == gpu.StateOK {
+			s.Readings[i].State, s.Readings[i].Detail = gpu.StateQuarantined, why
+		}
+	}
+	return s
 }
 
 // settle makes the node follow what its pools may carry: its own account and the

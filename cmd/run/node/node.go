@@ -15,6 +15,7 @@ import (
 	"github.com/perigee-cloud/perigee/api/bus"
 	"github.com/perigee-cloud/perigee/api/client"
 	"github.com/perigee-cloud/perigee/edge"
+	"github.com/perigee-cloud/perigee/edge/engines"
 )
 
 // Run joins and serves until ctx ends or the schedulers refuse the node. The
@@ -47,7 +48,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	agent, err := edge.New(edge.Config{
 		Identity: id, Run: runDir(cfg), Pools: joined.Node.Pools, Bus: heartbeats{p.conn, p}, Publish: p.ring,
 		Start: starter(cfg, id, relay), Log: cfg.Log,
-		Graphics: p.encoders.sample(), Uplink: cfg.Uplink,
+		Graphics: p.encoders.sample(engines.Open(runDir(cfg))), Uplink: cfg.Uplink,
 		HeartbeatEvery: time.Duration(joined.HeartbeatMS) * time.Millisecond,
 	})
 	if err != nil {
