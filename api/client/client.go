@@ -5,6 +5,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,8 @@ type Config struct {
 	Socket string
 	// Timeout bounds each call, 0 = 15 s; one that waits for sessions to end has 60 s.
 	Timeout time.Duration
+	// CA is a PEM file of authorities that are trusted beside the system's; "" = none.
+	CA string
 	// Transport replaces the default one; nil is the default.
 	Transport http.RoundTripper
 }
@@ -80,7 +83,15 @@ func New(cfg Config) (*Client, error) {
 		if !ok {
 			return c, nil
 		}
-		c.http.Transport = t.Clone()
+		t = t.Clone()
+		roots, err := Roots(cfg.CA)
+		if err != nil {
+			return nil, err
+		}
+		if roots != nil {
+			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+		}
+		c.http.Transport = t
 	}
 	return c, nil
 }

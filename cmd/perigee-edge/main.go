@@ -62,6 +62,7 @@ daemon alone: its sessions go on, and the next daemon takes them over.`,
 	}
 	f := root.Flags()
 	f.StringVar(&cfg.Data, "data", "/var/lib/perigee-edge", "directory of the node's keys and sessions")
+	f.StringVar(&cfg.CA, "ca", "", "authority of the schedulers' certificates, PEM, where the system does not know it")
 	f.StringSliceVar(&cfg.Join, "join", nil, "base URL of a scheduler; repeat for more")
 	f.StringVar(&cfg.Token, "token", "", "token that admits the node the first time (better in PERIGEE_JOIN_TOKEN or --token-file)")
 	f.StringVar(&tokenFile, "token-file", "", "file that holds the token")

@@ -11,6 +11,7 @@ import (
 
 // options are the flags that every command has.
 type options struct {
+	ca     string
 	socket string
 	url    string
 	token  string
@@ -40,6 +41,7 @@ root and the scheduler's own user may use, or with --url and --token to its API.
 	f := root.PersistentFlags()
 	f.StringVar(&o.socket, "socket", defaultSocket(os.Getenv("PERIGEE_DATA")), "admin socket of the scheduler")
 	f.StringVar(&o.url, "url", os.Getenv("PERIGEE_URL"), "base of the API to use instead of the socket (or PERIGEE_URL)")
+	f.StringVar(&o.ca, "ca", os.Getenv("PERIGEE_CA"), "authority of the API's certificate, PEM, where the system does not know it (or PERIGEE_CA)")
 	f.StringVar(&o.token, "token", "", "token for --url (better in PERIGEE_TOKEN, where other users do not see it)")
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
@@ -82,7 +84,7 @@ func (o *options) client() (*client.Client, error) {
 	if token == "" {
 		token = os.Getenv("PERIGEE_TOKEN")
 	}
-	c, err := client.New(client.Config{URL: o.url, Token: token})
+	c, err := client.New(client.Config{URL: o.url, Token: token, CA: o.ca})
 	if err != nil {
 		return nil, usageError{err}
 	}

@@ -79,6 +79,8 @@ func schedulerFlags(cmd *cobra.Command, cfg *control.Config, level *string) {
 	f.StringSliceVar(&cfg.Peers, "peer", nil, "--raft-listen address of another replica; repeat for each")
 	f.StringSliceVar(&cfg.Join, "join", nil, "base URL of a member's API that lets this new replica in; with a token of the right admin in PERIGEE_TOKEN")
 	f.DurationVar(&cfg.Settle, "settle", 10*time.Second, "how long a new replica keeps up before its vote counts")
+	f.StringVar(&cfg.APICert, "api-cert", "", "certificate of the HTTP API and of the edges' NATS, PEM with its chain; read again when it changes (default: plain)")
+	f.StringVar(&cfg.APIKey, "api-key", "", "its key, PEM")
 	f.StringVar(&cfg.TLSCert, "tls-cert", "", "certificate shown to other replicas, PEM; read again when it changes")
 	f.StringVar(&cfg.TLSKey, "tls-key", "", "its key, PEM")
 	f.StringVar(&cfg.TLSCA, "tls-ca", "", "authority that the other replicas' certificates are checked against, PEM")

@@ -16,11 +16,12 @@ import (
 // lookEvery bounds how often the files are looked at for a change.
 const lookEvery = time.Second
 
-// certificates are the TLS settings between replicas, from three files that
-// are read again when they change. Both sides show a certificate and check the
-// other's against the authority.
+// certificates are TLS settings from files that are read again when they
+// change: between replicas, where both sides show a certificate and check the
+// other's against the authority, or towards clients and edges, without one.
 type certificates struct {
 	cert, key, ca string
+	flags         string // that name the certificate's files
 	log           *slog.Logger
 
 	mu     sync.Mutex
@@ -40,11 +41,40 @@ func newCertificates(cert, key, ca string, log *slog.Logger) (*certificates, err
 			return nil, api.Invalidf(f.flag, "is missing: --tls-cert, --tls-key and --tls-ca go together")
 		}
 	}
-	c := &certificates{cert: cert, key: key, ca: ca, log: log}
+	c := &certificates{cert: cert, key: key, ca: ca, flags: "--tls-cert and --tls-key", log: log}
 	if err := c.load(); err != nil {
 		return nil, err
 	}
 	return c, nil
+}
+
+// newFront reads the files of the certificate that clients and edges are shown;
+// nil when none is given.
+func newFront(cert, key string, log *slog.Logger) (*certificates, error) {
+	switch {
+	case cert == "" && key == "":
+		return nil, nil
+	case cert == "":
+		return nil, api.Invalidf("--api-cert", "is missing: --api-cert and --api-key go together")
+	case key == "":
+		return nil, api.Invalidf("--api-key", "is missing: --api-cert and --api-key go together")
+	}
+	c := &certificates{cert: cert, key: key, flags: "--api-cert and --api-key", log: log}
+	if err := c.load(); err != nil {
+		return nil, err
+	}
+	if end := c.pair.Leaf.NotAfter; time.Now().After(end) {
+		return nil, api.Invalidf("--api-cert", "%s expired at %s", cert, end.UTC().Format(time.RFC3339))
+	}
+	return c, nil
+}
+
+// Front gives the settings towards clients and edges, which show no certificate.
+func (c *certificates) Front() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, // websockets need it
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { p, _ := c.current(); return p, nil },
+	}
 }
 
 // load reads the files. c.mu is held, or c is not shared yet.
@@ -55,7 +85,11 @@ func (c *certificates) load() error {
 	}
 	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
 	if err != nil {
-		return fmt.Errorf("read --tls-cert and --tls-key: %w", err)
+		return fmt.Errorf("read %s: %w", c.flags, err)
+	}
+	if c.ca == "" {
+		c.stamp, c.pair = stamp, &pair
+		return nil
 	}
 	authority, err := os.ReadFile(c.ca)
 	if err != nil {
@@ -71,6 +105,9 @@ func (c *certificates) load() error {
 
 func (c *certificates) stamps() (out [3]time.Time, err error) {
 	for i, path := range []string{c.cert, c.key, c.ca} {
+		if path == "" {
+			continue
+		}
 		st, e := os.Stat(path)
 		if e != nil {
 			err = errors.Join(err, fmt.Errorf("read certificate files: %w", e))

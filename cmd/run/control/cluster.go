@@ -101,7 +101,7 @@ func join(cfg Config) func(context.Context, api.Replica) error {
 	return func(ctx context.Context, r api.Replica) error {
 		var errs []error
 		for _, base := range cfg.Join {
-			c, err := client.New(client.Config{URL: base, Token: cfg.JoinToken, Timeout: joinTimeout})
+			c, err := client.New(client.Config{URL: base, Token: cfg.JoinToken, Timeout: joinTimeout, CA: cfg.TLSCA})
 			if err != nil {
 				return api.Invalidf("--join", "%v", err)
 			}

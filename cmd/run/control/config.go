@@ -47,10 +47,13 @@ type Config struct {
 	Join          []string // base URLs of members that may let this new replica in
 	JoinToken     string   // with the right admin, for Join
 	Settle        time.Duration
+	APICert       string // PEM files: TLS on the API and on the edges' NATS; "" = plain
+	APIKey        string
 	TLSCert       string // PEM files: mutual TLS between the replicas
 	TLSKey        string
 	TLSCA         string
-	peerHost      string // host at which the other replicas reach this one
+	front         *certificates // of APICert; nil = plain
+	peerHost      string        // host at which the other replicas reach this one
 
 	Version string
 	Log     *slog.Logger

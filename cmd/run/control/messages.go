@@ -39,6 +39,13 @@ func startBus(ctx context.Context, g *errgroup.Group, cfg Config, certs *certifi
 	if cfg.clustered() && certs != nil {
 		sc.ClusterTLS = certs.both()
 	}
+	scheme := "nats"
+	if cfg.front != nil {
+		if cfg.clustered() && certs == nil {
+			return nil, api.Invalidf("--api-cert", "with other replicas needs --tls-cert, --tls-key and --tls-ca too: they would speak in the clear")
+		}
+		sc.TLS, scheme = cfg.front.Front(), "tls"
+	}
 	server, err := bus.NewServer(sc)
 	if err != nil {
 		return nil, err
@@ -55,7 +62,7 @@ func startBus(ctx context.Context, g *errgroup.Group, cfg Config, certs *certifi
 	if err != nil {
 		return nil, err
 	}
-	own := "nats://" + reachable(server.Addr().String(), cfg.Advertise)
+	own := scheme + "://" + reachable(server.Addr().String(), cfg.Advertise)
 	return &messages{conn: conn, server: server, urls: func() []string { return []string{own} }, kick: server.Kick}, nil
 }
 

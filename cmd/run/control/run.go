@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -48,6 +49,9 @@ func Run(ctx context.Context, cfg Config) (err error) {
 
 	certs, err := newCertificates(cfg.TLSCert, cfg.TLSKey, cfg.TLSCA, cfg.Log)
 	if err != nil {
+		return err
+	}
+	if cfg.front, err = newFront(cfg.APICert, cfg.APIKey, cfg.Log); err != nil {
 		return err
 	}
 	// The bus asks before there is a scheduler: it then knows nobody.
@@ -130,7 +134,7 @@ func serve(ctx, base context.Context, g *errgroup.Group, cfg Config, p parts) er
 		return errors.Join(err, front.close(), endSched())
 	}
 	p.me.set(func(r *api.Replica) {
-		r.API = "http://" + reachable(front.tcp.Addr().String(), cfg.Advertise)
+		r.API = front.scheme + "://" + reachable(front.tcp.Addr().String(), cfg.Advertise)
 		if mirror != nil {
 			r.STUN = reachable(mirror.LocalAddr().String(), cfg.Advertise)
 			g.Go(func() error { return stun.Serve(base, mirror, cfg.Log) })
@@ -188,6 +192,7 @@ func writeRuntime(data string, r Runtime) error {
 
 // front is the two listeners of the gateway.
 type front struct {
+	scheme     string // of tcp: http or https
 	tcp, admin net.Listener
 	servers    []*http.Server
 }
@@ -201,7 +206,11 @@ func listen(cfg Config) (*front, error) {
 	if err != nil {
 		return nil, errors.Join(err, tcp.Close())
 	}
-	return &front{tcp: tcp, admin: admin}, nil
+	f := &front{scheme: "http", tcp: tcp, admin: admin}
+	if cfg.front != nil {
+		f.scheme, f.tcp = "https", tls.NewListener(tcp, cfg.front.Front())
+	}
+	return f, nil
 }
 
 // listenSTUN opens the port where edges learn their address: beside the API's,
@@ -227,12 +236,12 @@ func listenSTUN(cfg Config, api net.Addr) (net.PacketConn, error) {
 func (f *front) url() string {
 	a, ok := f.tcp.Addr().(*net.TCPAddr)
 	if !ok {
-		return "http://" + f.tcp.Addr().String()
+		return f.scheme + "://" + f.tcp.Addr().String()
 	}
 	if a.IP.IsUnspecified() {
-		return fmt.Sprintf("http://127.0.0.1:%d", a.Port)
+		return fmt.Sprintf("%s://127.0.0.1:%d", f.scheme, a.Port)
 	}
-	return "http://" + a.String()
+	return f.scheme + "://" + a.String()
 }
 
 // serve starts both servers; the channel has the first that fails.

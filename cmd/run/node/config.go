@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/api/client"
 	"github.com/perigee-cloud/perigee/media/rtc"
 )
 
@@ -23,6 +24,7 @@ import (
 type Config struct {
 	Data         string   // directory of the node's keys and of its sessions
 	Join         []string // base URLs of schedulers; any one will do
+	CA           string   // PEM file of authorities that schedulers are trusted by, beside the system's; "" = none
 	Token        string   // admits the node the first time
 	Name         string   // "" = the host's name
 	Region       string
@@ -57,6 +59,9 @@ func (c Config) check() (Config, error) {
 	}
 	if len(c.Join) == 0 {
 		return c, api.Invalidf("--join", "is missing: give a scheduler's address, for example http://10.0.0.1:8080")
+	}
+	if _, err := client.Roots(c.CA); err != nil {
+		return c, err
 	}
 	if c.Name == "" {
 		if c.Name, err = os.Hostname(); err != nil {

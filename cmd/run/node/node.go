@@ -3,10 +3,13 @@ package node
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -40,8 +43,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	cfg.Log.Info("joined", "node", id.ID, "region", joined.Node.Region, "addresses", joined.Node.Addresses)
+	secured, err := busTLS(cfg, joined.NATS)
+	if err != nil {
+		return err
+	}
 	// Not with ctx: what ends at its end is told on the bus.
-	if p.conn, err = bus.Dial(context.WithoutCancel(ctx), bus.Config{URLs: joined.NATS, Seed: id.Key.Seed(), Log: cfg.Log}); err != nil {
+	if p.conn, err = bus.Dial(context.WithoutCancel(ctx), bus.Config{URLs: joined.NATS, Seed: id.Key.Seed(), TLS: secured, Log: cfg.Log}); err != nil {
 		return err
 	}
 	defer p.conn.Close()
@@ -69,8 +76,20 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	return g.Wait()
 }
 
-func joinAt(ctx context.Context, base string, j api.NodeJoin) (api.NodeJoined, error) {
-	c, err := client.New(client.Config{URL: base, Timeout: 5 * time.Second})
+// busTLS gives how the bus's certificate is checked; nil where it is plain.
+func busTLS(cfg Config, urls []string) (*tls.Config, error) {
+	if !slices.ContainsFunc(urls, func(u string) bool { return strings.HasPrefix(u, "tls://") }) {
+		return nil, nil
+	}
+	roots, err := client.Roots(cfg.CA)
+	if err != nil {
+		return nil, err
+	}
+	return &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}, nil
+}
+
+func joinAt(ctx context.Context, base, ca string, j api.NodeJoin) (api.NodeJoined, error) {
+	c, err := client.New(client.Config{URL: base, CA: ca, Timeout: 5 * time.Second})
 	if err != nil {
 		return api.NodeJoined{}, api.Invalidf("--join", "%v", err)
 	}

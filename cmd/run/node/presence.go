@@ -113,7 +113,7 @@ func (p *presence) join(ctx context.Context) (api.NodeJoined, error) {
 	n.Pools, n.Certificate = p.encoders.offer(p.cfg.CPUCapacity)
 	var errs []error
 	for _, base := range p.bases() {
-		joined, err := joinAt(ctx, base, p.id.Join(n, p.cfg.Token))
+		joined, err := joinAt(ctx, base, p.cfg.CA, p.id.Join(n, p.cfg.Token))
 		if err == nil {
 			err = checkJoined(joined)
 		}
