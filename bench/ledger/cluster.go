@@ -15,6 +15,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/api/gateway"
+	"github.com/perigee-cloud/perigee/cmd/run/control"
 	"github.com/perigee-cloud/perigee/scheduler"
 )
 
@@ -88,6 +89,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 			return nil, fmt.Errorf("start replica %d: %w", i, err)
 		}
 	}
+	c.owned.Go(func() { control.TuneCollector(run) }) // as the program does
 	if err := c.serve(); err != nil {
 		return nil, err
 	}
