@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -38,7 +37,7 @@ const (
 
 // Prepare writes the data directory of a lone replica with so much in it.
 func Prepare(ctx context.Context, dir string, b Big) error {
-	e, index := newEdges(rand.New(rand.NewPCG(bigSeed, 7)), b.Nodes, 1<<20)
+	e, index := newEdges(newRand(bigSeed), b.Nodes, 1<<20)
 	root, err := e.fill(b)
 	if err != nil {
 		return err
@@ -145,7 +144,7 @@ func bigID(i int) api.SessionID {
 // nodes' heartbeats: creates one after another, then the same while a snapshot
 // is written.
 func Measure(ctx context.Context, dir string, b Big) (r BigResult, err error) {
-	e, index := newEdges(rand.New(rand.NewPCG(bigSeed, 7)), b.Nodes, 1<<20)
+	e, index := newEdges(newRand(bigSeed), b.Nodes, 1<<20)
 	for i := range b.Live {
 		n := i % b.Nodes
 		e.running[n] = append(e.running[n], api.Running{Session: bigID(i), Generation: 1, Observed: api.ObservedRunning, Connected: true})
@@ -155,7 +154,7 @@ func Measure(ctx context.Context, dir string, b Big) (r BigResult, err error) {
 		done := make(chan struct{})
 		go func() { e.beat(beating); close(done) }()
 		defer func() { stop(); <-done }()
-		rnd := rand.New(rand.NewPCG(9, 9))
+		rnd := newRand(9)
 		c := &Cluster{edges: e, Servers: []*scheduler.Server{s}}
 		creates := func(until func(time.Time) bool) (longest time.Duration, err error) {
 			for began := time.Now(); until(began); began = time.Now() {

@@ -53,7 +53,7 @@ type Cluster struct {
 
 // Start founds a cluster and lets its nodes join. The caller closes it.
 func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
-	e, index := newEdges(rand.New(rand.NewPCG(cfg.Seed, 7)), cfg.Nodes, cfg.Streams)
+	e, index := newEdges(newRand(cfg.Seed), cfg.Nodes, cfg.Streams)
 	run, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	c := &Cluster{edges: e, cancel: cancel}
 	defer func() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -35,7 +34,7 @@ func (c *Cluster) Herd(ctx context.Context, n int) (HerdResult, error) {
 	var r HerdResult
 	var mu sync.Mutex
 	ids := map[api.SessionID]bool{}
-	rnd := rand.New(rand.NewPCG(5, 6))
+	rnd := newRand(5)
 	places := make([]api.Location, n)
 	for i := range places {
 		places[i] = Somewhere(rnd)

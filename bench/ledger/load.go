@@ -78,7 +78,7 @@ func processTime() time.Duration {
 // Direct creates sessions by calls of one replica's methods.
 func (c *Cluster) Direct(ctx context.Context, replica, callers int, d time.Duration) (Rate, error) {
 	return Callers(ctx, callers, d, func(i int) func(context.Context) error {
-		rnd := rand.New(rand.NewPCG(uint64(i), 11))
+		rnd := newRand(uint64(i))
 		return func(ctx context.Context) error {
 			_, err := c.Create(ctx, replica, Somewhere(rnd))
 			return err
@@ -105,7 +105,7 @@ func (c *Cluster) HTTP(ctx context.Context, replicas []int, callers int, d time.
 		conns[i] = k
 	}
 	return Callers(ctx, callers, d, func(i int) func(context.Context) error {
-		rnd := rand.New(rand.NewPCG(uint64(i), 13))
+		rnd := newRand(uint64(i))
 		return func(context.Context) error { return conns[i].create(rnd) }
 	})
 }
@@ -185,3 +185,6 @@ func (k *conn) answer() error {
 	}
 	return nil
 }
+
+// newRand is the dice of one caller.
+func newRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 17)) }
