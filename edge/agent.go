@@ -29,6 +29,16 @@ type Bus interface {
 	SendSignal(s api.Signal) error
 }
 
+// Mover is a Bus that has several servers and can leave the present one. That
+// one may be well and cut off from the leader, who then hears nothing of this node.
+type Mover interface {
+	Move()
+}
+
+// moveAfter is how many heartbeats in a row go unanswered before the bus is
+// asked to move, well within a lease; the next time it is twice as many.
+const moveAfter = 3
+
 // Publisher spreads the node's headroom, fast and without a guarantee.
 type Publisher interface {
 	Publish(h api.Headroom)
@@ -228,6 +238,7 @@ func (a *Agent) heartbeats(ctx context.Context) error {
 	defer tick.Stop()
 	heard := true
 	var seq uint64
+	silent, patience := 0, moveAfter
 	for {
 		seq++
 		h := api.Heartbeat{
@@ -245,13 +256,19 @@ func (a *Agent) heartbeats(ctx context.Context) error {
 				a.log.Warn("heartbeat was not answered", "error", err)
 			}
 			heard = false
+			if silent++; silent >= patience {
+				silent, patience = 0, 2*patience
+				if m, ok := a.cfg.Bus.(Mover); ok {
+					m.Move()
+				}
+			}
 		case answer.Refused != "":
 			return fmt.Errorf("%w: %s", ErrRefused, answer.Refused)
 		default:
 			if !heard {
 				a.log.Info("heartbeats are answered again")
 			}
-			heard = true
+			heard, silent, patience = true, 0, moveAfter
 			for _, r := range answer.Unwanted {
 				a.end(r.Session, r.Generation, api.ReasonSuperseded)
 			}

@@ -31,6 +31,13 @@ type fakeBus struct {
 	answer   api.HeartbeatAnswer
 	signals  []api.Signal
 	headroom []api.Headroom
+	moved    int
+}
+
+func (b *fakeBus) Move() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.moved++
 }
 
 func (b *fakeBus) OnCommand(f func(context.Context, api.Command) api.Ack) error {

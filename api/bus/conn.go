@@ -183,6 +183,17 @@ func (b *Conn) SetURLs(urls []string) error {
 	return nil
 }
 
+// Move leaves the present server for the next one, if there is another.
+func (b *Conn) Move() {
+	if len(b.nc.Servers()) < 2 || !b.nc.IsConnected() {
+		return
+	}
+	b.log.Warn("nobody answers by this server of the bus: trying the next", "server", b.nc.ConnectedServerName())
+	if err := b.nc.ForceReconnect(); err != nil {
+		b.log.Warn("bus server could not be left", "error", err)
+	}
+}
+
 // Wait waits for the first connection.
 func (b *Conn) Wait(ctx context.Context) error {
 	select {

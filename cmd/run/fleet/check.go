@@ -50,6 +50,7 @@ func (f *Fleet) checkRooms(ctx context.Context) {
 			continue // it is starting
 		}
 		for _, v := range list {
+			f.noteLost(v.Node)
 			for _, p := range v.Node.Pools {
 				if used := v.Reserved[p.Pool]; used > p.Macroblocks {
 					f.count(func(r *Result) { r.DoubleReservations++ })
@@ -57,6 +58,18 @@ func (f *Fleet) checkRooms(ctx context.Context) {
 				}
 			}
 		}
+	}
+}
+
+// noteLost counts the nodes that are declared lost, once each time.
+func (f *Fleet) noteLost(n api.Node) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if n.Lost && time.Since(f.lostAt[n.ID]) > settleTime/2 {
+		f.result.NodesLost[f.weather]++
+	}
+	if n.Lost {
+		f.lostAt[n.ID] = time.Now()
 	}
 }
 
@@ -225,7 +238,8 @@ func (f *Fleet) settle(ctx context.Context) {
 // disks take is not in them.
 type Result struct {
 	Created, Refused, Unanswered int
-	DaemonEnds                   int // daemons that were refused and started again
+	DaemonEnds                   int            // daemons that were refused and started again
+	NodesLost                    map[string]int // by the step that was the last to begin
 	Violations                   int
 	Findings                     []string // the first of them, in words
 	DoubleReservations, Lost     int

@@ -99,7 +99,9 @@ type Fleet struct {
 	stale   bool // datagrams are lost
 	acked   map[api.SessionID]*acked
 	byNode  map[api.NodeID]*node
-	suspect map[string]time.Time // what looks wrong, since when
+	suspect map[string]time.Time     // what looks wrong, since when
+	lostAt  map[api.NodeID]time.Time // when a node was last seen to be lost
+	weather string                   // the last step
 	result  Result
 }
 
@@ -121,7 +123,8 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	}
 	f := &Fleet{
 		cfg: c, rnd: rand.New(rand.NewPCG(c.Seed, 1)), regions: regionsOf(c.Regions), regionOf: map[string]int{}, silent: map[string]bool{},
-		acked: map[api.SessionID]*acked{}, byNode: map[api.NodeID]*node{}, suspect: map[string]time.Time{},
+		acked: map[api.SessionID]*acked{}, byNode: map[api.NodeID]*node{}, suspect: map[string]time.Time{}, lostAt: map[api.NodeID]time.Time{},
+		result: Result{NodesLost: map[string]int{}},
 	}
 	f.build()
 	ctx, cancel := context.WithCancel(ctx)
@@ -140,6 +143,9 @@ func Run(ctx context.Context, c Config) (Result, error) {
 	for _, s := range c.Steps {
 		pause(ctx, time.Until(f.begun.Add(s.At)))
 		c.Log.Warn("step", "name", s.Name, "at", s.At)
+		f.mu.Lock()
+		f.weather = s.Name
+		f.mu.Unlock()
 		errs = append(errs, s.do(ctx, f, &wg))
 	}
 	pause(ctx, time.Until(f.begun.Add(c.Span)))

@@ -55,6 +55,7 @@ func TestFleetSurvives(t *testing.T) {
 	})
 	t.Logf("%d sessions, %d refused, %d creates without an answer, %d packets; without a write: %v when a leader was lost, %v when it was cut off; create p50 %v p95 %v, gossip p50 %v p95 %v",
 		r.Created, r.Refused, r.Unanswered, r.Packets, r.LeaderLoss, r.LeaderCut, r.Create[Quantiles/2], r.Create[Quantiles-1], r.Gossip[Quantiles/2], r.Gossip[Quantiles-1])
+	t.Log("nodes that were declared lost:", r.NodesLost)
 	for _, v := range r.Findings {
 		t.Error(v)
 	}

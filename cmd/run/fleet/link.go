@@ -13,7 +13,10 @@ import (
 	"github.com/perigee-cloud/perigee/gossip/simnet"
 )
 
-var _ edge.Bus = (*link)(nil)
+var (
+	_ edge.Bus   = (*link)(nil)
+	_ edge.Mover = (*link)(nil)
+)
 
 // link is an edge's connection to the bus: to one hub, and to the next when
 // that one is gone. While it is down, calls fail at once.
@@ -143,4 +146,13 @@ func (l *link) SendSignal(api.Signal) error {
 	defer l.mu.Unlock()
 	l.signals++
 	return nil
+}
+
+// Move leaves the hub for the next one.
+func (l *link) Move() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.w != nil {
+		_ = l.w.c.Close() // its reader connects again
+	}
 }
