@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -11,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -24,6 +24,9 @@ import (
 
 // What the simulated rings are like: a region's hosts, 10 ms apart one way.
 const (
+	// After a mass join the rumours of who is there go before headroom for a while.
+	settle          = 8 * time.Second
+	simSettle       = 40 * time.Second
 	simDelay        = 10 * time.Millisecond
 	simJitter       = 2 * time.Millisecond
 	simLoss         = 0.001
@@ -74,7 +77,7 @@ type simResult struct {
 	JoinSeconds  float64
 }
 
-// simulated runs this program again as a test.
+// simulated runs this program again as a test, once for each simulation.
 func simulated(ctx context.Context) (r simResult, err error) {
 	file := filepath.Join(os.TempDir(), fmt.Sprintf("perigee-gossip-%d.json", os.Getpid()))
 	defer os.Remove(file)
@@ -82,36 +85,47 @@ func simulated(ctx context.Context) (r simResult, err error) {
 	if err != nil {
 		return r, fmt.Errorf("find own program: %w", err)
 	}
-	cmd := exec.CommandContext(ctx, self)
-	cmd.Env = append(os.Environ(), gossipRole+"="+file)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return r, fmt.Errorf("simulate gossip: %w: %s", err, out[max(0, len(out)-2000):])
-	}
-	b, err := os.ReadFile(file)
-	if err == nil {
-		err = json.Unmarshal(b, &r)
-	}
-	if err != nil {
-		return r, fmt.Errorf("read simulation: %w", err)
+	for _, which := range []string{"large", "busy"} {
+		cmd := exec.CommandContext(ctx, self)
+		cmd.Env = append(os.Environ(), gossipRole+"="+which+","+file)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return r, fmt.Errorf("simulate gossip: %w: %s", err, out[max(0, len(out)-2000):])
+		}
+		b, err := os.ReadFile(file)
+		if err == nil {
+			err = json.Unmarshal(b, &r)
+		}
+		if err != nil {
+			return r, fmt.Errorf("read simulation: %w", err)
+		}
 	}
 	return r, nil
 }
 
-// gossipMain is this program as a test; it does not return.
-func gossipMain(file string) {
-	var r simResult
+// gossipMain is this program as a test of one simulation; it does not return.
+// The program ends within the simulation: a thousand members that take leave of
+// each other take longer than all the rest.
+func gossipMain(role string) {
+	which, file, _ := strings.Cut(role, ",")
+	simulation := func(t *testing.T) {
+		var r any
+		if which == "large" {
+			r = map[string]spread{"Large": simulateLarge(t)}
+		} else {
+			bytes, seconds := simulateBusy(t)
+			r = map[string]float64{"BytesPerNode": bytes, "JoinSeconds": seconds}
+		}
+		b, err := json.Marshal(r)
+		if err == nil {
+			err = os.WriteFile(file, b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		os.Exit(0)
+	}
 	testing.Main(func(string, string) (bool, error) { return true, nil }, []testing.InternalTest{
-		{Name: "large", F: func(t *testing.T) { synctest.Test(t, func(t *testing.T) { r.Large = simulateLarge(t) }) }},
-		{Name: "busy", F: func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { r.BytesPerNode, r.JoinSeconds = simulateBusy(t) })
-			b, err := json.Marshal(r)
-			if err == nil {
-				err = os.WriteFile(file, b, 0o600)
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-		}},
+		{Name: which, F: func(t *testing.T) { synctest.Test(t, simulation) }},
 	}, nil, nil)
 }
 
@@ -218,11 +232,16 @@ func spreadOnLoopback(ctx context.Context, n int) (spread, error) {
 	if _, err := h.gathered(ctx, time.Minute, 20*time.Millisecond); err != nil {
 		return spread{}, err
 	}
+	select {
+	case <-time.After(settle):
+	case <-ctx.Done():
+		return spread{}, ctx.Err()
+	}
 	return h.changes(simChanges, 5*time.Second, 2*time.Millisecond, rand.New(rand.NewPCG(1, 2))), nil
 }
 
 // simWay makes a simulated region; sent counts the bytes of all packets and streams.
-func simWay(t *testing.T) (way func(i int) gossip.Config, sent *atomic.Int64, stop func()) {
+func simWay(t *testing.T) (way func(i int) gossip.Config, sent *atomic.Int64) {
 	network := simnet.New(1, func(string, string) simnet.Path {
 		return simnet.Path{Delay: simDelay, Jitter: simJitter, Drop: simLoss}
 	})
@@ -233,7 +252,7 @@ func simWay(t *testing.T) (way func(i int) gossip.Config, sent *atomic.Int64, st
 			t.Fatal(err)
 		}
 		return gossip.Config{Listen: "10.0.0.1:7946", Transport: &counting{tr, sent}}
-	}, sent, network.Close
+	}, sent
 }
 
 // counting counts what a member sends.
@@ -275,60 +294,42 @@ func (c *countedConn) Read(b []byte) (int, error) {
 	return n, err
 }
 
-const lastTimers = time.Minute // of memberlist's, after its end
-
 func simulateLarge(t *testing.T) spread {
-	way, _, stop := simWay(t)
+	way, _ := simWay(t)
 	h, err := newHerd(t.Context(), simLarge, way)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = h.gathered(t.Context(), time.Minute, 500*time.Millisecond)
-	var s spread
-	if err == nil {
-		s = h.changes(simLargeChanges, 2*time.Second, 10*time.Millisecond, rand.New(rand.NewPCG(3, 4)))
-	}
-	h.stop()
-	time.Sleep(lastTimers)
-	stop()
-	if err != nil {
+	if _, err = h.gathered(t.Context(), time.Minute, 500*time.Millisecond); err != nil {
 		t.Fatal(err)
 	}
-	return s
+	time.Sleep(simSettle)
+	return h.changes(simLargeChanges, 2*time.Second, 10*time.Millisecond, rand.New(rand.NewPCG(3, 4)))
 }
 
+// simulateBusy has each member change every simChange, and counts what all send.
 func simulateBusy(t *testing.T) (bytesPerNode, joinSeconds float64) {
-	way, sent, stop := simWay(t)
+	way, sent := simWay(t)
 	h, err := newHerd(t.Context(), simMembers, way)
 	if err != nil {
 		t.Fatal(err)
 	}
 	took, err := h.gathered(t.Context(), time.Minute, 50*time.Millisecond)
-	ctx, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	const span = 10 * time.Second
-	if err == nil {
-		for i, r := range h.rings {
-			wg.Go(func() {
-				time.Sleep(simChange * time.Duration(i) / simMembers)
-				for seq := uint64(1); ctx.Err() == nil; seq++ {
-					r.Publish(load(seq))
-					time.Sleep(simChange)
-				}
-			})
-		}
-		time.Sleep(2 * simChange)
-		before := sent.Load()
-		time.Sleep(span)
-		bytesPerNode = float64(sent.Load()-before) / span.Seconds() / simMembers
-	}
-	cancel()
-	wg.Wait()
-	h.stop()
-	time.Sleep(lastTimers)
-	stop()
-	if err = errors.Join(err); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
-	return bytesPerNode, took.Seconds()
+	for i, r := range h.rings {
+		go func() { // until the program ends
+			time.Sleep(simChange * time.Duration(i) / simMembers)
+			for seq := uint64(1); ; seq++ {
+				r.Publish(load(seq))
+				time.Sleep(simChange)
+			}
+		}()
+	}
+	const span = 15 * time.Second
+	time.Sleep(simChange)
+	before := sent.Load()
+	time.Sleep(span)
+	return float64(sent.Load()-before) / span.Seconds() / simMembers, took.Seconds()
 }

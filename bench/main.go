@@ -49,8 +49,8 @@ func measurements() []measurement {
 }
 
 func main() {
-	if file := os.Getenv(gossipRole); file != "" {
-		gossipMain(file)
+	if role := os.Getenv(gossipRole); role != "" {
+		gossipMain(role)
 	}
 	pattern := flag.String("run", ".", "regular expression: measure only what matches")
 	runs := flag.Int("runs", 3, "repetitions of each measurement")

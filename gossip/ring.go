@@ -18,15 +18,19 @@ import (
 )
 
 const (
-	gossipEvery  = 100 * time.Millisecond
-	gossipNodes  = 4
-	pushPull     = 15 * time.Second
-	leaveTimeout = 2 * time.Second
-	tcpTimeout   = 3 * time.Second
-	joinFirst    = 100 * time.Millisecond // between two tries to join
-	joinMost     = 10 * time.Second
-	rejoinEvery  = 5 * time.Second // looks whether a seed is still seen
-	resyncAfter  = time.Second
+	gossipEvery = 100 * time.Millisecond
+	gossipNodes = 4
+	pushPull    = 15 * time.Second
+	// systemRetransmits halves memberlist's own rumours of who is there: they go
+	// before headroom in every packet, and after a mass join hold it up for as long
+	// as they take. State exchanges bring what they miss.
+	systemRetransmits = 2
+	leaveTimeout      = 2 * time.Second
+	tcpTimeout        = 3 * time.Second
+	joinFirst         = 100 * time.Millisecond // between two tries to join
+	joinMost          = 10 * time.Second
+	rejoinEvery       = 5 * time.Second // looks whether a seed is still seen
+	resyncAfter       = time.Second
 )
 
 // Config of a Ring. Listen, Key, Meta and Log are needed.
@@ -114,6 +118,7 @@ func (c Config) memberlist(r *Ring) (*memberlist.Config, error) {
 	m.Name = string(c.Meta.ID) + "." + rand.Text()[:8]
 	m.GossipInterval, m.GossipNodes, m.PushPullInterval, m.TCPTimeout = gossipEvery, gossipNodes, pushPull, tcpTimeout
 	m.EnableCompression = false // tens of bytes
+	m.RetransmitMult = systemRetransmits
 	m.SecretKey, m.Delegate, m.Events, m.Transport = c.Key, r, r, c.Transport
 	m.Logger = newLogger(c.Log)
 	var err error
