@@ -13,7 +13,7 @@ CGO := eval "$$(deploy/ffmpeg/env.sh)" && export CGO_CFLAGS="$${CGO_CFLAGS:--O2 
 NO_RACE := /media/encode|/edge/encoder|/cmd/perigee-edge|/bench|/cmd/run/e2e|/webtest|/edge/instance|/media/capture
 RUN ?= .
 
-.PHONY: help deps ffmpeg build run test test-unit test-race test-fuzz test-e2e test-anbox lint bench clean
+.PHONY: help deps ffmpeg build build-nox264 run test test-unit test-race test-fuzz test-e2e test-anbox lint bench clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -29,6 +29,12 @@ build: ffmpeg ## build bin/perigee and bin/perigee-edge
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/perigee ./bench/latencyapp
 	$(CGO) go build -trimpath -o bin/ ./cmd/perigee-edge
 
+build-nox264: deps ## build bin/perigee-edge without libx264: no H.264 in software, no GPL
+	@PERIGEE_NO_X264=1 deploy/ffmpeg/build.sh >/dev/null
+	@mkdir -p bin
+	eval "$$(PERIGEE_NO_X264=1 deploy/ffmpeg/env.sh)" && go build -tags nox264 -trimpath -o bin/ ./cmd/perigee-edge
+	@! ldd bin/perigee-edge | grep x264
+
 run: build ## start one scheduler and one edge; prints the player's URL and a token
 	@bin/perigee dev
 
@@ -39,6 +45,8 @@ test: build test-unit test-race test-fuzz test-e2e ## everything: unit, race, fu
 test-unit: build
 	$(CGO) go vet ./...
 	$(CGO) go test -p 1 -count=1 $$(go list ./... | grep -v /cmd/run/e2e)
+	$(CGO) go vet -tags nox264 ./cmd/perigee-edge
+	$(CGO) go test -tags nox264 -count=1 -run WithoutX264 ./media/encode ./edge/gpu
 
 # Not again under the race detector: what enters C or is a real browser's affair.
 test-race: build

@@ -10,12 +10,15 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"regexp"
 	"syscall"
 	"time"
+
+	"github.com/jezek/xgb"
 )
 
 // measurement is one group of numbers that are taken together.
@@ -33,6 +36,7 @@ func measurements() []measurement {
 		{"instances_start", instanceStart},
 		{"instances_leaks", instanceLeaks},
 		{"instances_daemon_restart", daemonRestart},
+		{"picture_codecs", pictureCodecs},
 		{"scheduler_placement", schedulerPlacement},
 		{"encoders_probe", encodersProbe},
 		{"encoders_certificate", encodersCertificate},
@@ -57,6 +61,7 @@ func main() {
 	out := flag.String("out", "bench/results/latest.json", "file for the results")
 	part := flag.String("child", "", "run one part in this process; the bench does so itself")
 	flag.Parse()
+	xgb.Logger.SetOutput(io.Discard) // it writes to stderr what comes back as an error
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	do := func() error { return measure(ctx, *pattern, *runs, *out) }

@@ -24,6 +24,11 @@ type screen struct {
 
 // startScreen starts Xvfb at 1280x720 and the latency application with args.
 func startScreen(ctx context.Context, args ...string) (*screen, error) {
+	return startScreenOf(ctx, "", args...)
+}
+
+// startScreenOf starts Xvfb and a program; "" is the latency application.
+func startScreenOf(ctx context.Context, program string, args ...string) (*screen, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, fmt.Errorf("make display pipe: %w", err)
@@ -44,15 +49,18 @@ func startScreen(ctx context.Context, args ...string) (*screen, error) {
 		return nil, errors.Join(fmt.Errorf("wait for Xvfb: %w", err), s.close())
 	}
 	s.display = ":" + strings.TrimSpace(line)
-	bin, err := site.Bin()
-	if err != nil {
-		return nil, errors.Join(err, s.close())
+	if program == "" {
+		bin, err := site.Bin()
+		if err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+		program = filepath.Join(bin, "latencyapp")
 	}
-	s.painter = exec.CommandContext(ctx, filepath.Join(bin, "latencyapp"), args...)
+	s.painter = exec.CommandContext(ctx, program, args...)
 	s.painter.Env = append(os.Environ(), "DISPLAY="+s.display)
 	s.painter.Stderr = os.Stderr
 	if err := s.painter.Start(); err != nil {
-		return nil, errors.Join(fmt.Errorf("start latencyapp: %w", err), s.close())
+		return nil, errors.Join(fmt.Errorf("start %s: %w", program, err), s.close())
 	}
 	return s, nil
 }

@@ -8,6 +8,7 @@
 #   PERIGEE_SVTAV1_TARBALL   SVT-AV1 source (2.3 or later), likewise
 #   PERIGEE_NVCODEC_TARBALL  nv-codec-headers source (12.x), likewise
 #   ..._SHA256               their digests, needed with each of the three
+#   PERIGEE_NO_X264=1        without libx264, for `go build -tags nox264` (env.sh too)
 #   PERIGEE_FFMPEG_REBUILD=1 builds again even if the prefix is there
 #   XDG_CACHE_HOME           where the prefix is kept (default ~/.cache)
 set -euo pipefail
@@ -15,6 +16,8 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 # shellcheck source=SCRIPTDIR/recipe.sh
 . "$here/recipe.sh"
+# shellcheck source=SCRIPTDIR/nox264.sh
+[ -z "${PERIGEE_NO_X264:-}" ] || . "$here/nox264.sh"
 
 say() { echo "ffmpeg: $*" >&2; }
 die() { say "error: $*"; exit 1; }

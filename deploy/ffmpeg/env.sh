@@ -5,6 +5,8 @@
 set -euo pipefail
 # shellcheck source=SCRIPTDIR/recipe.sh
 . "$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)/recipe.sh"
+# shellcheck source=SCRIPTDIR/nox264.sh
+[ -z "${PERIGEE_NO_X264:-}" ] || . "$(dirname "${BASH_SOURCE[0]}")/nox264.sh"
 
 if prefix=$(built_ffmpeg); then
 	printf 'export PKG_CONFIG_PATH=%q\n' "$prefix/lib/pkgconfig"

@@ -60,7 +60,7 @@ func Jobs(inv gpu.Inventory) []Job {
 	for i, r := range inv.VAAPI {
 		out = append(out, Job{Engine: fmt.Sprintf("vaapi%d", i), Pool: api.PoolVAAPI, Device: r.Path, Codec: api.H264})
 	}
-	for _, c := range api.Codecs() {
+	for _, c := range gpu.Software() {
 		out = append(out, Job{Engine: string(api.PoolCPU), Pool: api.PoolCPU, Codec: c})
 	}
 	return out

@@ -122,7 +122,7 @@ func CPUPool(cores int) api.Capacity {
 	return api.Capacity{
 		Pool:        api.PoolCPU,
 		Macroblocks: uint64(max(cores, 0)) * macroblocksPerCore,
-		Codecs:      api.Codecs(),
+		Codecs:      Software(),
 	}
 }
 

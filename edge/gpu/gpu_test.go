@@ -34,7 +34,7 @@ func TestCPUPoolStandsIn(t *testing.T) {
 		if got := p.Macroblocks / api.Cost(api.PoolCPU, c.codec, hd); got != c.sessions {
 			t.Errorf("%d cores carry %d sessions of %s, want %d", c.cores, got, c.codec, c.sessions)
 		}
-		if p.Pool != api.PoolCPU || len(p.Codecs) != len(api.Codecs()) {
+		if p.Pool != api.PoolCPU || len(p.Codecs) != len(Software()) {
 			t.Errorf("pool is %+v", p)
 		}
 	}

@@ -1,3 +1,5 @@
+//go:build !nox264
+
 package encode
 
 /*
@@ -40,7 +42,6 @@ import "C"
 
 import (
 	"errors"
-	"maps"
 	"strconv"
 	"unsafe"
 
@@ -55,7 +56,7 @@ const vbvFrames = 3
 // several streams a core (22 % of one at 720p60, ground measurements);
 // zerolatency has no look-ahead and no B-frames; forced-idr makes a picture
 // that is asked to be a key an IDR, which a decoder can start with.
-func h264() recipe {
+func h264() (recipe, bool) {
 	vbv := func(c Config) int { return c.BitrateKbps * 1000 / c.FPS * vbvFrames }
 	return recipe{
 		name: "libx264",
@@ -78,7 +79,7 @@ func h264() recipe {
 			return nil
 		},
 		hint: x264Hint,
-	}
+	}, true
 }
 
 // x264Hint marks the blocks that did not change. x264 skips them without a
@@ -93,13 +94,4 @@ func x264Hint(v *Video) error {
 		return errors.New("out of memory")
 	}
 	return nil
-}
-
-// with joins option sets; later ones win.
-func with(sets ...map[string]string) map[string]string {
-	out := map[string]string{}
-	for _, s := range sets {
-		maps.Copy(out, s)
-	}
-	return out
 }

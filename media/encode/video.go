@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"maps"
 	"strconv"
 
 	"github.com/asticode/go-astiav"
@@ -61,7 +62,7 @@ func recipes(c Config) (recipe, bool) {
 	}
 	switch c.Codec {
 	case api.H264:
-		return h264(), true
+		return h264()
 	case api.VP8:
 		return vp8(), true
 	case api.VP9:
@@ -84,6 +85,7 @@ type Video struct {
 	to420  converter
 	loaded bool          // frame holds a picture
 	active []byte        // libvpx's map of blocks
+	sharp  int           // pictures since libvpx last coded one coarsely
 	count  int64         // pictures encoded: the encoder's clock
 	device *astiav.Frame // the picture in a device's memory
 	free   func()        // what prepare allocated
@@ -134,6 +136,9 @@ func (c Config) Check() error {
 	if _, ok := recipes(c); !ok {
 		if _, soft := recipes(Config{Codec: c.Codec}); soft {
 			return refuse("pool", "%q has no encoder of %s; use %q", c.Pool, c.Codec, api.PoolCPU)
+		}
+		if c.Codec == api.H264 {
+			return refuse("codec", "%q has no software encoder in this build (nox264): use another codec, or a build with libx264", c.Codec)
 		}
 		return refuse("codec", "%q is not one of %v", c.Codec, api.Codecs())
 	}
@@ -251,6 +256,15 @@ func (v *Video) Load(pix []byte, stride int, changed ...image.Rectangle) error {
 	return nil
 }
 
+// Planes copies the loaded picture of an encoder of the processors: packed I420.
+func (v *Video) Planes() ([]byte, error) {
+	b, err := v.frame.Data().Bytes(1)
+	if err != nil {
+		return nil, fmt.Errorf("copy picture: %w", err)
+	}
+	return b, nil
+}
+
 // Changed tells whether the loaded picture differs from the one encoded last.
 func (v *Video) Changed() bool { return v.blocks.fresh > 0 }
 
@@ -333,4 +347,13 @@ func (v *Video) Close() {
 	}
 	v.frame.Free()
 	v.packet.Free()
+}
+
+// with joins option sets; later ones win.
+func with(sets ...map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, s := range sets {
+		maps.Copy(out, s)
+	}
+	return out
 }

@@ -33,14 +33,23 @@ static int perigee_vpx_rate(AVCodecContext *cc, unsigned kbps) {
 	return vpx_codec_enc_config_set(vpx, &cfg) != VPX_CODEC_OK;
 }
 
+// perigee_vpx_quantiser gives the quantiser of the picture encoded last, 0 to 63;
+// 63 if it is not known.
+static int perigee_vpx_quantiser(AVCodecContext *cc) {
+	vpx_codec_ctx_t *vpx = perigee_vpx(cc);
+	int q = 63;
+	return !vpx || vpx_codec_control(vpx, VP8E_GET_LAST_QUANTIZER_64, &q) != VPX_CODEC_OK ? 63 : q;
+}
+
 // perigee_vpx_active makes libvpx pass over the macroblocks older than settled
-// (0: over none).
-static int perigee_vpx_active(AVCodecContext *cc, const uint8_t *age, uint8_t *map, int cols, int rows, int settled) {
+// (0: over none), but for one in every refresh, another at each tick.
+static int perigee_vpx_active(AVCodecContext *cc, const uint8_t *age, uint8_t *map, int cols, int rows, int settled,
+		int refresh, int tick) {
 	vpx_codec_ctx_t *vpx = perigee_vpx(cc);
 	if (!vpx)
 		return 0; // it encodes them all, as it does without us
 	for (int i = 0; i < cols * rows; i++)
-		map[i] = !settled || age[i] < settled;
+		map[i] = !settled || age[i] < settled || (i + tick) % refresh == 0;
 	vpx_active_map_t active = {settled ? map : 0, rows, cols};
 	return vpx_codec_control(vpx, VP8E_SET_ACTIVEMAP, &active) != VPX_CODEC_OK;
 }
@@ -93,23 +102,34 @@ func vpxRate(cc *astiav.CodecContext, c Config) error {
 	return nil
 }
 
-// vpxSettled is after how many pictures without a change a block is passed over.
-// libvpx then copies it as it is; until then it had this many chances to get
-// sharp.
-const vpxSettled = 10
+const (
+	// vpxSettled is after how many pictures without a change a block is passed
+	// over, all of them encoded with a quantiser of vpxSharp or less: libvpx then
+	// copies it as it is, so it must be as sharp as it gets.
+	vpxSettled = 10
+	vpxSharp   = vpxQMin + 4
+	// vpxRefresh is how often a block that is passed over is looked at all the
+	// same: the loop filter wears it off.
+	vpxRefresh = 4
+)
 
-// vpxHint tells libvpx which blocks may be passed over; none, when a picture is
-// encoded again just to get sharper.
+// vpxHint tells libvpx which blocks may be passed over; none while the bitrate
+// holds the picture down, or when it is encoded again just to get sharper.
 func vpxHint(v *Video) error {
+	cc := (*C.AVCodecContext)(v.ctx.UnsafePointer())
+	if v.sharp++; v.count == 0 || C.perigee_vpx_quantiser(cc) > vpxSharp {
+		v.sharp = 0
+	}
 	settled := C.int(vpxSettled)
-	if v.blocks.fresh == 0 || v.blocks.fresh == len(v.blocks.age) {
+	if v.sharp < vpxSettled || v.blocks.fresh == 0 || v.blocks.fresh == len(v.blocks.age) {
 		settled = 0
 	}
 	if v.active == nil {
 		v.active = make([]byte, len(v.blocks.age))
 	}
-	if C.perigee_vpx_active((*C.AVCodecContext)(v.ctx.UnsafePointer()), (*C.uint8_t)(unsafe.Pointer(&v.blocks.age[0])),
-		(*C.uint8_t)(unsafe.Pointer(&v.active[0])), C.int(v.blocks.cols), C.int(v.blocks.rows), settled) != 0 {
+	if C.perigee_vpx_active(cc, (*C.uint8_t)(unsafe.Pointer(&v.blocks.age[0])),
+		(*C.uint8_t)(unsafe.Pointer(&v.active[0])), C.int(v.blocks.cols), C.int(v.blocks.rows), settled,
+		vpxRefresh, C.int(v.count%vpxRefresh)) != 0 {
 		return errors.New("libvpx refused the active map")
 	}
 	return nil

@@ -1,0 +1,45 @@
+package encode
+
+import (
+	"image"
+	"testing"
+
+	"github.com/perigee-cloud/perigee/api"
+)
+
+// Blocks are passed over only where nothing better could be coded: not while the
+// bitrate holds the picture down.
+func TestBlocksAreSharpBeforeTheyArePassedOver(t *testing.T) {
+	for _, codec := range []api.Codec{api.VP8, api.VP9} {
+		for _, c := range []struct {
+			name  string
+			kbps  int
+			noisy bool
+			sharp bool
+		}{{"held down", 200, true, false}, {"at its best", 8000, false, true}} {
+			v, err := NewVideo(Config{Codec: codec, Width: 320, Height: 192, FPS: 60, BitrateKbps: c.kbps})
+			if err != nil {
+				t.Fatal(err)
+			}
+			pic := newCanvas(320, 192)
+			for i := range 60 {
+				part := image.Rect(16*(i%10), 0, 16*(i%10)+160, 96)
+				if c.noisy {
+					pic.noise(i)
+				} else {
+					pic.fill(part, uint32(i)*0x030201)
+				}
+				if err := v.Load(pic.pix, pic.stride(), part); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := v.Encode(false); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if got := v.sharp >= vpxSettled; got != c.sharp {
+				t.Errorf("%s %s: %d sharp pictures", codec, c.name, v.sharp)
+			}
+			v.Close()
+		}
+	}
+}
