@@ -97,9 +97,12 @@ func (c *clip) record(ctx context.Context, display string) error {
 	if err != nil {
 		return err
 	}
-	ended := make(chan error, 1)
+	ended := make(chan struct{})
 	runCtx, stop := context.WithCancel(ctx)
-	go func() { ended <- screen.Run(runCtx) }()
+	go func() {
+		defer close(ended)
+		_ = screen.Run(runCtx) // Grab tells it, too
+	}()
 	defer func() {
 		stop()
 		<-ended
