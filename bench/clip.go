@@ -19,7 +19,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/media/capture"
-	"github.com/perigee-cloud/perigee/media/encode"
+	video "github.com/perigee-cloud/perigee/media/encode"
 )
 
 const (
@@ -207,7 +207,7 @@ func readStep(r io.Reader, pix []byte) (s step, err error) {
 
 // writeSource writes the pictures as an encoder is given them.
 func (c *clip) writeSource() error {
-	v, err := encode.NewVideo(encode.Config{Codec: api.VP8, Width: clipWidth, Height: clipHeight, FPS: clipFPS, BitrateKbps: 1000})
+	v, err := video.NewVideo(video.Config{Codec: api.VP8, Width: clipWidth, Height: clipHeight, FPS: clipFPS, BitrateKbps: 1000})
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
-	"github.com/perigee-cloud/perigee/media/encode"
+	video "github.com/perigee-cloud/perigee/media/encode"
 )
 
 // pictureRates are the bitrates at which pictures are judged, in kb/s.
@@ -127,7 +127,7 @@ func pictureResults(ours, theirs map[api.Codec]map[int][]judged) (out []Result) 
 
 // judge encodes the clip as a session would and compares what decodes from it.
 func (c *clip) judge(ctx context.Context, codec api.Codec, kbps int) (j judged, err error) {
-	v, err := encode.NewVideo(encode.Config{Codec: codec, Width: clipWidth, Height: clipHeight, FPS: clipFPS, BitrateKbps: kbps})
+	v, err := video.NewVideo(video.Config{Codec: codec, Width: clipWidth, Height: clipHeight, FPS: clipFPS, BitrateKbps: kbps})
 	if err != nil {
 		return j, err
 	}
