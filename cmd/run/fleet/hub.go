@@ -123,7 +123,7 @@ func (h *hub) keep(ctx context.Context, w *wire, begin, end func()) {
 	begin()
 	h.mu.Unlock()
 	done := make(chan struct{})
-	h.wg.Go(func() { w.ping(done) })
+	h.wg.Go(func() { w.pump(done) })
 	for ctx.Err() == nil {
 		f, err := w.read()
 		if err != nil {

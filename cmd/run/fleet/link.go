@@ -51,7 +51,7 @@ func (l *link) run(ctx context.Context) {
 func (l *link) serve(ctx context.Context, w *wire) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
-	wg.Go(func() { w.ping(done) })
+	wg.Go(func() { w.pump(done) })
 	wg.Go(func() {
 		select {
 		case <-ctx.Done():

@@ -45,28 +45,55 @@ type frame struct {
 	Data json.RawMessage `json:"d,omitempty"`
 }
 
-// wire carries frames over one connection. read is for one goroutine.
+// wire carries frames over one connection. read is for one goroutine, pump for
+// another.
 type wire struct {
-	c  net.Conn
-	r  *bufio.Reader
-	mu sync.Mutex
+	c   net.Conn
+	r   *bufio.Reader
+	out chan []byte
 }
 
-func newWire(c net.Conn) *wire { return &wire{c: c, r: bufio.NewReader(c)} }
+// maxQueued frames wait for a connection; one that takes none is closed, as
+// NATS closes a slow consumer's.
+const maxQueued = 4096
 
-// send writes a frame; a connection that takes none is closed.
+func newWire(c net.Conn) *wire {
+	return &wire{c: c, r: bufio.NewReader(c), out: make(chan []byte, maxQueued)}
+}
+
+// send queues a frame. It never waits: a mutex held over a write would hold a
+// bubble's time.
 func (w *wire) send(f frame) {
 	b, err := json.Marshal(f)
 	if err != nil {
 		panic(fmt.Sprintf("a frame cannot be encoded: %v", err)) // all its parts were
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err = w.c.SetWriteDeadline(time.Now().Add(writeTimeout)); err == nil {
-		_, err = w.c.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...))
-	}
-	if err != nil {
+	select {
+	case w.out <- append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...):
+	default:
 		_ = w.c.Close() // its reader notices
+	}
+}
+
+// pump writes what is queued, and pings, until done is closed.
+func (w *wire) pump(done <-chan struct{}) {
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+			w.send(frame{Kind: kindPing})
+		case b := <-w.out:
+			err := w.c.SetWriteDeadline(time.Now().Add(writeTimeout))
+			if err == nil {
+				_, err = w.c.Write(b)
+			}
+			if err != nil {
+				_ = w.c.Close() // its reader notices
+			}
+		}
 	}
 }
 
@@ -91,20 +118,6 @@ func (w *wire) read() (f frame, err error) {
 		return f, fmt.Errorf("decode frame: %w", err)
 	}
 	return f, nil
-}
-
-// ping keeps a connection alive until done is closed.
-func (w *wire) ping(done <-chan struct{}) {
-	tick := time.NewTicker(pingEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-done:
-			return
-		case <-tick.C:
-			w.send(frame{Kind: kindPing})
-		}
-	}
 }
 
 // lanes run handlers as api/bus does: of one key in order, of different keys
