@@ -68,8 +68,8 @@ func TestHooks(t *testing.T) {
 	t.Run("a hook takes longer than a start may", func(t *testing.T) {
 		t.Parallel()
 		app := sh("true")
-		app.Hooks.PreStart = hook(5, "sleep 1.2")
-		if _, st := run(t, app, "TEST_START=1s"); st.Reason != api.ReasonAppExited {
+		app.Hooks.PreStart = hook(20, "sleep 4.2")
+		if _, st := run(t, app, "TEST_START=4s"); st.Reason != api.ReasonAppExited {
 			t.Errorf("ended as %+v", st)
 		}
 	})

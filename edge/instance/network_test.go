@@ -152,12 +152,12 @@ func TestEgressFails(t *testing.T) {
 		t.Skip("not root: it is refused in any case")
 	}
 	egress := api.App{Command: []string{"true"}, Permissions: api.Permissions{Network: api.NetworkEgress}}
-	for _, c := range []struct{ tool, script, want string }{
-		{"nft", "echo no such table >&2; exit 1", "set network rules: exit status 1: no such table"},
-		{"slirp4netns", "echo no tap >&2; exit 1", "the network did not start: no tap"},
-		{"slirp4netns", "exec sleep 60", "not up within 700ms"},
+	for _, c := range []struct{ tool, script, want, start string }{
+		{"nft", "echo no such table >&2; exit 1", "set network rules: exit status 1: no such table", "10s"},
+		{"slirp4netns", "echo no tap >&2; exit 1", "the network did not start: no tap", "10s"},
+		{"slirp4netns", "exec sleep 60", "not up within 700ms", "700ms"},
 	} {
-		_, st := run(t, egress, fake(t, c.tool, c.script), "TEST_START=700ms")
+		_, st := run(t, egress, fake(t, c.tool, c.script), "TEST_START="+c.start)
 		if st.Reason != api.ReasonStartFailed || !strings.Contains(st.Message, c.want) {
 			t.Errorf("%s: %+v", c.tool, st)
 		}
