@@ -69,6 +69,8 @@ type Report struct {
 	Screen     Screen     `json:"screen,omitzero"`
 	// RoundTripMS is the viewer's measured round trip; 0 = not measured.
 	RoundTripMS float64 `json:"round_trip_ms,omitempty"`
+	// Latency is what was measured since the stream began; nil = nothing new is told.
+	Latency *Latency `json:"latency,omitempty"`
 }
 
 // MaxMessage bounds Report.Message in bytes.

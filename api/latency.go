@@ -104,6 +104,34 @@ func (l *Latency) Add(s Stage, ms float64) {
 	l.Stages[s] = t
 }
 
+// AddSince adds what a stream measured since it said old (nil: since it began).
+// Both must have passed Check.
+func (l *Latency) AddSince(now, old *Latency) {
+	if l.Stages == nil {
+		l.Stages = map[Stage]StageTimes{}
+	}
+	for s, t := range now.Stages {
+		var was StageTimes
+		if old != nil {
+			was = old.Stages[s]
+		}
+		if was.Count > t.Count || was.Buckets == nil { // it began again
+			was = StageTimes{Buckets: make([]uint64, len(t.Buckets))}
+		}
+		sum := l.Stages[s]
+		if sum.Buckets == nil {
+			sum.Buckets = make([]uint64, len(t.Buckets))
+		}
+		sum.SumMS += max(t.SumMS-was.SumMS, 0)
+		for i, n := range t.Buckets {
+			more := n - min(was.Buckets[i], n)
+			sum.Buckets[i] += more
+			sum.Count += more
+		}
+		l.Stages[s] = sum
+	}
+}
+
 // Clone copies it.
 func (l Latency) Clone() *Latency {
 	c := &Latency{Stages: make(map[Stage]StageTimes, len(l.Stages))}

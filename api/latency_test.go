@@ -65,3 +65,24 @@ func TestLatencyIsChecked(t *testing.T) {
 		t.Errorf("a clone changed: %+v", b)
 	}
 }
+
+// A stream says everything since its begin each time; a sum over streams must
+// count each measurement once, also of one that began again.
+func TestLatencySums(t *testing.T) {
+	var sum, one Latency
+	one.Add(StageEncode, 3)
+	first := one.Clone()
+	sum.AddSince(first, nil)
+	sum.AddSince(first, first)
+	one.Add(StageEncode, 100)
+	one.Add(StageTotal, 7)
+	second := one.Clone()
+	sum.AddSince(second, first)
+	if e := sum.Stages[StageEncode]; e.Count != 2 || e.SumMS != 103 || sum.Stages[StageTotal].Count != 1 || sum.Check() != nil {
+		t.Errorf("%+v, want 3 and 100 ms once each, and a total", sum)
+	}
+	sum.AddSince(first, second)
+	if e := sum.Stages[StageEncode]; e.Count != 3 || e.SumMS != 106 {
+		t.Errorf("%+v, want the stream that began again counted, too", e)
+	}
+}

@@ -144,6 +144,9 @@ type Session struct {
 	PlacedAt time.Time `json:"placed_at,omitzero"`
 	// Queue is its place in the queue while it waits for room.
 	Queue *QueuePlace `json:"queue,omitempty"`
+	// Latency is what its viewers' streams measured, as far as the replica that
+	// was asked has heard; it is no part of the replicated state.
+	Latency map[Stage]StageSummary `json:"latency,omitempty"`
 }
 
 // Status is what the API shows.

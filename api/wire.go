@@ -108,6 +108,8 @@ type SessionDetail struct {
 	CreatedAt  time.Time   `json:"created_at"`
 	EndedAt    time.Time   `json:"ended_at,omitzero"`
 	Account    string      `json:"account,omitempty"` // to administrators
+	// Latency says where the time from input to picture goes; absent before anything was measured.
+	Latency map[Stage]StageSummary `json:"latency,omitempty"`
 }
 
 // SessionView is a session as the API shows it.

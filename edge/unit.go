@@ -46,8 +46,10 @@ type unit struct {
 	inst   local.InstanceState
 	stream local.StreamState
 
-	mu   sync.Mutex // guards the fields below
-	cost poolCost
+	mu         sync.Mutex // guards the fields below
+	cost       poolCost
+	measured   *api.Latency // as last reported
+	measuredAt time.Time
 }
 
 // poolCost is what a session takes of a pool.
@@ -168,7 +170,7 @@ func (u *unit) run(adopt bool) {
 	u.log.Info("session ended", "observed", out.observed, "reason", out.reason, "message", out.message)
 	last := api.Report{
 		Session: u.id, Generation: u.generation, Observed: out.observed, Reason: out.reason,
-		Message: clip(out.message), Screen: u.inst.Screen,
+		Message: clip(out.message), Screen: u.inst.Screen, Latency: u.latency(true),
 	}
 	if err := u.noteLast(last); err != nil {
 		u.log.Warn("last report could not be noted", "error", err)
@@ -250,7 +252,7 @@ func (u *unit) tell(o api.Observed) {
 	u.trip = settled(u.trip, u.stream.RoundTripMS)
 	u.reporter.set(api.Report{
 		Session: u.id, Generation: u.generation, Observed: o, Connected: u.stream.Connected,
-		Pool: u.stream.Pool, Codec: u.stream.Codec, Screen: u.inst.Screen, RoundTripMS: u.trip,
+		Pool: u.stream.Pool, Codec: u.stream.Codec, Screen: u.inst.Screen, RoundTripMS: u.trip, Latency: u.latency(false),
 	})
 }
 
@@ -265,6 +267,18 @@ func settled(last, now float64) float64 {
 	default:
 		return max(math.Round(2*now)/2, 0.5)
 	}
+}
+
+// latencyEvery is how often a session's measured latency is reported.
+const latencyEvery = 30 * time.Second
+
+// latency gives what the stream measured, as it was at most latencyEvery ago,
+// so that it is not a report each second; the last report (now) has it all.
+func (u *unit) latency(now bool) *api.Latency {
+	if l := u.stream.Latency; l != nil && (now || time.Since(u.measuredAt) >= latencyEvery) {
+		u.measured, u.measuredAt = l, time.Now()
+	}
+	return u.measured
 }
 
 // watch waits for the first reason to end, or for the daemon to leave (left).

@@ -39,7 +39,10 @@ func (u *unit) finish(out outcome) {
 			select {
 			case <-p.done:
 			case <-u.shimL.states: // of no interest any more
-			case <-u.strmL.states:
+			case m := <-u.strmL.states:
+				if m.Stream != nil {
+					u.stream = *m.Stream // what it measured last
+				}
 			case c := <-u.asked:
 				if c.Verb == api.VerbStop && c.Force {
 					deadline.Reset(0)

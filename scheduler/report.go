@@ -11,11 +11,19 @@ import (
 // onReport takes in what an edge observed; a change is committed before it is
 // acknowledged, anything else is answered from the state.
 func (s *Server) onReport(ctx context.Context, r api.Report) api.Ack {
-	if s.serving() != nil || !s.leads() {
-		return api.Ack{} // the leader answers
+	if s.serving() != nil {
+		return api.Ack{}
 	}
 	root := s.root()
 	n, ok := root.Node(r.Node)
+	if ok && n.Boot == r.Boot && r.Latency != nil {
+		if v, known := root.Session(r.Session); known && v.Node == r.Node {
+			s.view.latency.learn(r)
+		}
+	}
+	if !s.leads() {
+		return api.Ack{} // the leader answers
+	}
 	switch {
 	case !ok:
 		return api.Ack{Error: "the node is not known here: join again"}

@@ -344,5 +344,6 @@ func (s *Server) Session(ctx context.Context, id api.SessionID) (v api.Session, 
 	if v.Queue != nil {
 		s.waiting.saw(id)
 	}
+	v.Latency = s.view.latency.of(id)
 	return v, nil
 }

@@ -33,9 +33,10 @@ type view struct {
 	pending map[api.NodeID]map[api.Pool]pendingPool
 	fleet   *place.Fleet // nil until a first root is set
 
-	lore lore
-	kept explanations
-	away explanations // of those turned away
+	lore    lore
+	latency latencies
+	kept    explanations
+	away    explanations // of those turned away
 }
 
 func (v *view) get() *state.State {

@@ -36,6 +36,8 @@ type Config struct {
 	Instances Instances
 	// Prober names nodes that clients may measure; nil offers none.
 	Prober Prober
+	// Latencies of the nodes for /metrics; nil shows none.
+	Latencies Latencies
 	// Web serves the player at / and /static; nil serves none.
 	Web http.Handler
 	// Version is shown in /1.0/status to those with a token.

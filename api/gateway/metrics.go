@@ -56,6 +56,9 @@ func newMetrics(s *Server, host string) *metrics {
 	}
 	m.registry.MustRegister(m.inFlight, m.requests, m.took, m.received, m.sent, m.sockets, m.frames,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), fleet{s})
+	if s.cfg.Latencies != nil {
+		m.registry.MustRegister(stages{s.cfg.Latencies})
+	}
 	return m
 }
 

@@ -253,6 +253,8 @@ func (s *session) end(context.Context) {
 		s.dismiss(v, "the session has ended")
 	}
 	s.transmit(time.Now())
+	s.toldAt = time.Time{}
+	s.tell(time.Now()) // what was measured last
 	s.hub.Close(farewell)
 	s.wg.Wait()
 	s.live.input.Store(nil)

@@ -1,9 +1,12 @@
 package e2e
 
 import (
+	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 )
@@ -14,7 +17,7 @@ func TestLatencyMeter(t *testing.T) {
 	w := newWorld(t)
 	v := w.viewer(t)
 	defer v.Close()
-	connect(t, v, w.options("latency", map[string]any{"screen": map[string]int{"width": 1280, "height": 720, "fps": 60}}))
+	o := connect(t, v, w.options("latency", map[string]any{"screen": map[string]int{"width": 1280, "height": 720, "fps": 60}}))
 	moves(t, v)
 	type measured struct {
 		Samples []float64 `json:"samples"`
@@ -49,5 +52,34 @@ func TestLatencyMeter(t *testing.T) {
 	})()`)
 	if !(age >= 0 && age < 500) {
 		t.Errorf("the newest picture was %v ms old when it came (abs-capture-time)", age)
+	}
+	eval[any](t, v, "site.stream.disconnect()")
+	w.keepsLatency(t, o.ID)
+}
+
+// keepsLatency shows that a session's record and the node's histograms have
+// what was measured, after the session's end.
+func (w *world) keepsLatency(t *testing.T, id string) {
+	t.Helper()
+	eventually(t, 10*time.Second, func() error {
+		s, err := w.client.Session(t.Context(), api.SessionID(id))
+		if err != nil {
+			return err
+		}
+		if s.Perigee.EndedAt.IsZero() {
+			return fmt.Errorf("the session is %s", s.Status)
+		}
+		for _, stage := range api.Stages() {
+			if m := s.Perigee.Latency[stage]; m.Count < 20 || m.P95 < m.P50 {
+				return fmt.Errorf("the record says of %s: %+v", stage, m)
+			}
+		}
+		return nil
+	})
+	_, metrics := w.send(t, "GET", "/metrics", "")
+	for _, line := range []string{`perigee_latency_seconds_bucket{node="`, `stage="total",le="0.128"`, `perigee_latency_seconds_count{node="`} {
+		if !strings.Contains(metrics, line) {
+			t.Errorf("the metrics lack %s", line)
+		}
 	}
 }
