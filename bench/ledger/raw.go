@@ -34,7 +34,7 @@ const (
 )
 
 // Raw is bare Raft: three members on loopback with the scheduler's settings,
-// whose state machine does nothing.
+// whose state machine does nothing and whose log has no witness.
 type Raw struct {
 	members []*raft.Raft
 	close   []func() error // in reverse order
@@ -92,7 +92,7 @@ func (w *Raw) member(dir, id string, store Store) (*raft.Raft, raft.ServerAddres
 	if err != nil {
 		return nil, "", fmt.Errorf("listen for bare raft: %w", err)
 	}
-	t := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: stream{l}, MaxPool: rawTransport, Timeout: rawTimeout, Logger: logger})
+	t := raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{Stream: stream{l}, MaxPool: rawTransport, MaxRPCsInFlight: 1, Timeout: rawTimeout, Logger: logger})
 	w.close = append(w.close, t.Close)
 	r, err := raft.NewRaft(scheduler.RaftConfig(scheduler.ProfileSite, id, logger), idle{}, logs, stable, snaps, t)
 	if err != nil {
