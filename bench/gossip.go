@@ -327,8 +327,8 @@ func simulateBusy(t *testing.T) (bytesPerNode, joinSeconds float64) {
 			}
 		}()
 	}
-	const span = 15 * time.Second
-	time.Sleep(simChange)
+	const span = 10 * time.Second
+	time.Sleep(simSettle)
 	before := sent.Load()
 	time.Sleep(span)
 	return float64(sent.Load()-before) / span.Seconds() / simMembers, took.Seconds()

@@ -20,6 +20,10 @@ const (
 	frameBlock = clipWidth / 16 * clipHeight / 16 // macroblocks of a picture
 )
 
+// Pictures gives the reference picture's frames, 1280x720 in BGRA, rows packed:
+// what a peer is measured with.
+func Pictures() [][]byte { return clip() }
+
 // clip makes the pictures (BGRA, rows packed): a coarse texture that moves, as
 // a game's background does, and a tenth of it noise that is new in each. The
 // same on every machine.
