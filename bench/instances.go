@@ -326,7 +326,16 @@ func daemonRestart(ctx context.Context, runs int) (_ []Result, err error) {
 			if err := y.edge.Process.Stop(syscall.SIGTERM); err != nil {
 				return err
 			}
-			return y.StartEdge(ctx, y.edge)
+			if err := y.StartEdge(ctx, y.edge); err != nil {
+				return err
+			}
+			// Its lease still holds: what counts is that it has its sessions.
+			return site.Poll(ctx, 20*time.Second, func() error {
+				if n := strings.Count(y.edge.Process.Output(), "session adopted"); n < gapStreams {
+					return fmt.Errorf("the next daemon has adopted %d of %d sessions", n, gapStreams)
+				}
+				return nil
+			})
 		})
 		if err != nil {
 			return nil, err
