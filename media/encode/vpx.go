@@ -146,11 +146,21 @@ func vp8() recipe {
 	}}
 }
 
+// vpxContext gives libvpx's context; nil if it is not where it should be.
+func vpxContext(cc *astiav.CodecContext) unsafe.Pointer {
+	return unsafe.Pointer(C.perigee_vpx((*C.AVCodecContext)(cc.UnsafePointer())))
+}
+
+func vp9Hint(v *Video) error {
+	v.unbalance()
+	return vpxHint(v)
+}
+
 // vp9 is libvpx's VP9. No adaptive quantisation: it helps cameras, costs a tenth
 // of the time and does nothing for drawn pictures. Tile columns only where there
 // are threads for them.
 func vp9() recipe {
-	return recipe{name: "libvpx-vp9", rate: vpxRate, hint: vpxHint, options: func(c Config) map[string]string {
+	return recipe{name: "libvpx-vp9", rate: vpxRate, hint: vp9Hint, options: func(c Config) map[string]string {
 		tiles := 0
 		for 1<<(tiles+1) <= c.Threads && tiles < 2 {
 			tiles++
