@@ -3,11 +3,17 @@ package encode
 import (
 	"fmt"
 	"os"
+	"strconv"
 
 	"github.com/asticode/go-astiav"
 )
 
-// av1 is SVT-AV1's fastest preset, low delay (pred-struct 1: its call returns
+// av1Preset is the fastest of SVT-AV1 2.3 that codes every change of a screen:
+// from 9 on it leaves small ones out for seconds, 10 to 80 of 300 pictures of a
+// board whose cells turn. It takes twice the time of 13.
+const av1Preset = 8
+
+// av1 is SVT-AV1 at low delay (pred-struct 1: its call returns
 // with the picture's packet, and a picture asked to be a key is one) at a
 // constant bitrate (rc 2). Tools that buy little on a screen stay off:
 // temporal filtering, look-ahead. Its wrapper cannot change the bitrate while open.
@@ -17,7 +23,7 @@ func av1() recipe {
 		options: func(c Config) map[string]string {
 			quiet()
 			return map[string]string{
-				"preset":        "13",
+				"preset":        strconv.Itoa(av1Preset),
 				"svtav1-params": fmt.Sprintf("pred-struct=1:rc=2:lp=%d:enable-tf=0:lookahead=0:scm=0", c.Threads),
 			}
 		},
