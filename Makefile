@@ -10,7 +10,7 @@ export PATH := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/perigee/go/bin:$(PATH)
 # NVML's own header calls much of itself deprecated: that is for its binding to read.
 CGO := eval "$$(deploy/ffmpeg/env.sh)" && export CGO_CFLAGS="$${CGO_CFLAGS:--O2 -g} -Wno-deprecated-declarations" &&
 
-NO_RACE := /media/encode|/edge/encoder|/cmd/perigee-edge|/bench|/cmd/run/e2e|/webtest|/edge/instance|/media/capture
+NO_RACE := /media/encode|/edge/encoder|/edge/probe|/cmd/perigee-edge|/bench|/cmd/run/e2e|/webtest|/edge/instance|/media/capture
 RUN ?= .
 
 .PHONY: help deps ffmpeg build build-nox264 run test test-unit test-race test-fuzz test-e2e test-anbox lint bench clean

@@ -95,7 +95,8 @@ func TestSpreadOnALossyNetwork(t *testing.T) {
 			if err := r.Ready(ctx); err != nil {
 				t.Fatal(err)
 			}
-			wg.Go(func() { r.Join(ctx, []string{rings[0].Addr()}) })
+			first := rings[0].Addr()
+			wg.Go(func() { r.Join(ctx, []string{first}) })
 		}
 		all := func(ok func(*Ring) bool) bool {
 			for _, r := range rings {

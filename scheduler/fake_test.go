@@ -177,16 +177,36 @@ type world struct {
 
 func testConfig(t testing.TB, bus *fakeBus, data string) Config {
 	return Config{
-		Data: data, Bus: bus, Log: slog.New(slog.NewTextHandler(testWriter{t}, nil)),
+		Data: data, Bus: bus, Log: slog.New(slog.NewTextHandler(logTo(t), nil)),
 		HeartbeatEvery: 40 * time.Millisecond, Lease: 400 * time.Millisecond, SweepEvery: 20 * time.Millisecond,
 		CommandTimeout: 200 * time.Millisecond, EndTimeout: 5 * time.Second,
 	}
 }
 
-type testWriter struct{ t testing.TB }
+// testWriter writes to a test's log until the test is over: raft's connections
+// may have something to say still.
+type testWriter struct {
+	mu   sync.Mutex
+	t    testing.TB
+	over bool
+}
 
-func (w testWriter) Write(b []byte) (int, error) {
-	w.t.Log(string(b))
+func logTo(t testing.TB) *testWriter {
+	w := &testWriter{t: t}
+	t.Cleanup(func() {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		w.over = true
+	})
+	return w
+}
+
+func (w *testWriter) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over {
+		w.t.Log(string(b))
+	}
 	return len(b), nil
 }
 
@@ -291,7 +311,13 @@ func (w *world) edge(name string, streams uint64, change ...func(*api.Node)) *fa
 			}
 		}
 	}()
-	w.t.Cleanup(func() { cancel(); <-beating; close(e.over); e.told.Wait() })
+	w.t.Cleanup(func() {
+		cancel()
+		<-beating
+		e.mute(true) // no report begins any more: the scheduler may still command
+		close(e.over)
+		e.told.Wait()
+	})
 	return e
 }
 

@@ -82,10 +82,17 @@ func TestWhateverAChildDoesIsAState(t *testing.T) {
 		t.Errorf("a machine where nothing certifies is %s", c.State)
 	}
 
-	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	began := time.Now()
-	c = Measure(ctx, Config{Command: does(good, "hang", good), Jobs: jobs(3)})
+	var began time.Time
+	started, child := 0, does(good, "hang", good)
+	c = Measure(ctx, Config{Jobs: jobs(3), Command: func(ctx context.Context, args ...string) *exec.Cmd {
+		if started++; started == 2 {
+			began = time.Now()
+			time.AfterFunc(100*time.Millisecond, cancel)
+		}
+		return child(ctx, args...)
+	}})
 	if took := time.Since(began); took > 3*time.Second {
 		t.Errorf("cut off after %v", took)
 	}
