@@ -391,7 +391,7 @@ const memory = "/dev/shm"
 // dataDir gives a directory that goes with the test, in memory where there is such.
 func dataDir(t testing.TB) string {
 	t.Helper()
-	d, err := os.MkdirTemp(memory, "perigee")
+	d, err := os.MkdirTemp(memory, "pgtest")
 	if err != nil {
 		return t.TempDir()
 	}

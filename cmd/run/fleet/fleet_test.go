@@ -33,8 +33,8 @@ func size(t *testing.T) Size {
 	var err error
 	// In memory where there is such: a busy disk makes every sync wait. Short:
 	// sockets would lie in it.
-	if c.Dir, err = os.MkdirTemp("/dev/shm", "pgf"); err != nil {
-		if c.Dir, err = os.MkdirTemp("", "pgf"); err != nil {
+	if c.Dir, err = os.MkdirTemp("/dev/shm", "pgtest"); err != nil {
+		if c.Dir, err = os.MkdirTemp("", "pgtest"); err != nil {
 			t.Fatal(err)
 		}
 	}
