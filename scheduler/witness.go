@@ -43,16 +43,24 @@ func damaged(format string, args ...any) error { return &damage{fmt.Errorf(forma
 // log has promised: a checksum of each entry, the term and the vote. The log
 // itself reads its end as far as it is whole, so that it cannot tell entries
 // that were never confirmed from confirmed ones that are gone, and it checks
-// no entry but the last ones. The witness is written once the log is on the
-// disk, and before anybody hears of it.
+// no entry but the last ones.
+//
+// What is witnessed is always on the disk in the log before, so that a crash
+// never makes it the log that lacks something. Entries are written here before
+// anybody hears of them and synced while the log goes on: the next batch waits
+// for that sync before it is confirmed. So a power cut, unlike the end of the
+// process, may leave the last batch without a witness, and no more.
 type witness struct {
 	log    raft.LogStore
 	stable raft.StableStore
 	f      *os.File
 	table  *crc32.Table
+	flush  func() error // brings what was written to the disk
 
-	mu   sync.Mutex // guards the file and the fields below
-	head witnessHead
+	mu      sync.Mutex // guards the file and the fields below
+	head    witnessHead
+	syncing chan error // gives the outcome of the sync beside the log; nil without one
+	failed  error      // what ended a sync: what it left unwritten, a later one would not tell
 }
 
 // witnessHead is what the stable store has promised.
@@ -73,14 +81,19 @@ func openWitness(path string, log raft.LogStore, stable raft.StableStore, snapsh
 		return nil, fmt.Errorf("open witness: %w", err)
 	}
 	w := &witness{log: log, stable: stable, f: f, table: crc32.MakeTable(crc32.Castagnoli)}
+	w.flush = func() error { return syscall.Fdatasync(int(f.Fd())) }
 	if err := w.check(snapshot); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return w, nil
 }
 
-// Close closes the witness's file.
-func (w *witness) Close() error { return w.f.Close() }
+// Close waits until all is on the disk and closes the witness's file.
+func (w *witness) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return errors.Join(w.settle(), w.f.Close())
+}
 
 // sum is an entry's checksum.
 func (w *witness) sum(l *raft.Log) uint32 {
@@ -182,7 +195,13 @@ func (w *witness) check(snapshot uint64) error {
 			missing = append(missing, l)
 		}
 	}
-	return w.note(missing)
+	if len(missing) == 0 {
+		return nil
+	}
+	if err := w.note(missing); err != nil {
+		return err
+	}
+	return w.sync()
 }
 
 // checkVote compares the term and the vote.
@@ -208,13 +227,8 @@ func (w *witness) checkVote() error {
 	return nil
 }
 
-// note witnesses entries that are on the disk, and syncs.
+// note witnesses entries that are on the disk; it does not sync. w.mu is held.
 func (w *witness) note(logs []*raft.Log) error {
-	if len(logs) == 0 {
-		return nil
-	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
 	for from := 0; from < len(logs); {
 		var b []byte
 		begin := logs[from].Index % witnessSlots
@@ -227,7 +241,7 @@ func (w *witness) note(logs []*raft.Log) error {
 		}
 		from = to
 	}
-	return w.sync()
+	return nil
 }
 
 // forget clears what is witnessed of the entries from one on.
@@ -249,19 +263,52 @@ func (w *witness) forget(least uint64) error {
 	return w.sync()
 }
 
+// sync brings what was written to the disk. w.mu is held.
 func (w *witness) sync() error {
-	if err := syscall.Fdatasync(int(w.f.Fd())); err != nil {
-		return fmt.Errorf("sync witness: %w", err)
+	if err := w.syncSoon(); err != nil {
+		return err
 	}
+	return w.settle()
+}
+
+// syncSoon begins a sync, once the one before has ended. w.mu is held.
+func (w *witness) syncSoon() error {
+	if err := w.settle(); err != nil {
+		return err
+	}
+	done := make(chan error, 1)
+	w.syncing = done
+	go func() { done <- w.flush() }()
 	return nil
 }
 
-// StoreLogs keeps entries; they are confirmed when it returns.
+// settle waits for the sync that was begun. w.mu is held.
+func (w *witness) settle() error {
+	if w.syncing == nil {
+		return w.failed
+	}
+	if err := <-w.syncing; err != nil {
+		w.failed = fmt.Errorf("sync witness: %w", err)
+	}
+	w.syncing = nil
+	return w.failed
+}
+
+// StoreLogs keeps entries; they are confirmed when it returns, and by then the
+// witness of those before is on the disk.
 func (w *witness) StoreLogs(logs []*raft.Log) error {
 	if err := w.log.StoreLogs(logs); err != nil {
 		return err //nolint:wrapcheck // raft compares it
 	}
-	return w.note(logs)
+	if len(logs) == 0 {
+		return nil
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err := w.note(logs); err != nil {
+		return err
+	}
+	return w.syncSoon()
 }
 
 // StoreLog keeps one entry.
