@@ -55,7 +55,9 @@ type EngineCertificate struct {
 	State   EngineState `json:"state"`
 	Detail  string      `json:"detail,omitempty"` // why it is not certified
 	// Macroblocks per second of this codec that the engine carries in real time.
-	Macroblocks  uint64      `json:"macroblocks_per_s"`
+	Macroblocks uint64 `json:"macroblocks_per_s"`
+	// Fast is the same with PresetFast; 0 = not measured, or not faster.
+	Fast         uint64      `json:"fast_macroblocks_per_s,omitempty"`
 	FirstFrameMS float64     `json:"first_frame_ms"`     // from opening to the first packet
 	Sessions     int         `json:"sessions,omitempty"` // open at once until it refused; 0 = no limit met
 	Load         []LoadPoint `json:"load,omitempty"`     // by rising load
@@ -138,43 +140,4 @@ func (s SignedCertificate) Open(key ed25519.PublicKey) (Certificate, error) {
 		return c, fmt.Errorf("certificate is of node %q, its key makes it %q: %w", c.Node, id, ErrCertificate)
 	}
 	return c, nil
-}
-
-// Certified gives the most that may be reserved on a pool: macroblocks per
-// second in the unit of Cost, whatever mix of its codecs runs, the codecs that
-// were certified, and the encoder sessions at once (0 = no limit). ok is false
-// when no engine of the pool was certified.
-func (c Certificate) Certified(pool Pool) (k Capacity, ok bool) {
-	k.Pool = pool
-	least := map[string]uint64{}
-	limit := map[string]int{}
-	has := map[Codec]bool{}
-	for _, e := range c.Engines {
-		if e.Pool != pool || e.State != EngineCertified {
-			continue
-		}
-		have := e.Macroblocks
-		if pool == PoolCPU {
-			have = have * softwareCost(e.Codec) / 1000
-		}
-		if old, seen := least[e.Engine]; !seen || have < old {
-			least[e.Engine] = have
-		}
-		limit[e.Engine] = max(limit[e.Engine], e.Sessions)
-		has[e.Codec] = true
-	}
-	for name, mbs := range least {
-		k.Macroblocks += mbs
-		k.Sessions += limit[name]
-		if limit[name] == 0 {
-			k.Sessions = -1 << 30 // one engine without a limit: the pool has none
-		}
-	}
-	k.Sessions = max(k.Sessions, 0)
-	for _, codec := range Codecs() {
-		if has[codec] {
-			k.Codecs = append(k.Codecs, codec)
-		}
-	}
-	return k, len(least) > 0
 }

@@ -1,6 +1,9 @@
 package api
 
-import "time"
+import (
+	"slices"
+	"time"
+)
 
 // Pool is a kind of encoder on a node that reservations are made on.
 type Pool string
@@ -29,7 +32,7 @@ type Location struct {
 // Capacity is what one pool of a node may carry.
 type Capacity struct {
 	Pool        Pool    `json:"pool"`
-	Macroblocks uint64  `json:"macroblocks_per_s"` // H.264 macroblocks per second
+	Macroblocks uint64  `json:"macroblocks_per_s"` // of H.264, per second; of the cheapest codec where the pool has no H.264
 	Sessions    int     `json:"sessions"`          // encoder sessions at once; 0 = no limit
 	Codecs      []Codec `json:"codecs"`
 	// Factors are what the node certified of its encoders' cost; a codec that is
@@ -48,15 +51,35 @@ type CostFactor struct {
 // MaxFactor bounds a cost factor.
 const MaxFactor = 100_000
 
-// Cost gives what a stream takes of the pool, in its unit.
+// Cost gives what a stream takes of the pool, in its unit. A preset that the pool
+// does not offer costs what the default does.
 func (c Capacity) Cost(codec Codec, preset Preset, s Screen) uint64 {
-	for _, f := range c.Factors {
-		if f.Codec == codec && f.Preset == preset && f.Thousandths > 0 {
-			return Scaled(Macroblocks(s.Width, s.Height, s.FPS), uint64(f.Thousandths))
+	return Scaled(Macroblocks(s.Width, s.Height, s.FPS), c.thousandths(codec, preset))
+}
+
+func (c Capacity) thousandths(codec Codec, preset Preset) uint64 {
+	for _, p := range []Preset{preset, PresetDefault} {
+		if f, ok := c.factor(codec, p); ok {
+			return f
 		}
 	}
-	return Cost(c.Pool, codec, s)
+	if c.Pool == PoolCPU {
+		return softwareCost(codec)
+	}
+	return 1000
 }
+
+// factor gives a cost that the node certified itself.
+func (c Capacity) factor(codec Codec, preset Preset) (thousandths uint64, ok bool) {
+	for _, f := range c.Factors {
+		if f.Codec == codec && f.Preset == preset && f.Thousandths > 0 {
+			return uint64(f.Thousandths), true
+		}
+	}
+	return 0, false
+}
+
+func (c Capacity) encodes(codec Codec) bool { return slices.Contains(c.Codecs, codec) }
 
 // Node is an edge host as the schedulers know it.
 type Node struct {

@@ -56,7 +56,7 @@ func encodersCertificate(ctx context.Context, runs int) ([]Result, error) {
 	const phase = 2 * time.Second
 	var worst []float64
 	for range runs {
-		task := probe.Engine(string(api.PoolCPU), api.PoolCPU, "", api.H264, phase)
+		task := probe.Engine(string(api.PoolCPU), api.PoolCPU, "", api.H264, phase, false)
 		e := probe.Measure(ctx, task)
 		if e.State != api.EngineCertified {
 			return nil, fmt.Errorf("certify libx264: %s: %s", e.State, e.Detail)
@@ -153,7 +153,7 @@ func mostStreams(works func(int) (bool, error)) (int, error) {
 // oursInTime holds n streams: 97 % of the pictures, and the 95th percentile of
 // encoding within a picture's interval.
 func oursInTime(ctx context.Context, n int) (bool, error) {
-	task := probe.Engine(string(api.PoolCPU), api.PoolCPU, "", api.H264, densitySeconds*time.Second)
+	task := probe.Engine(string(api.PoolCPU), api.PoolCPU, "", api.H264, densitySeconds*time.Second, false)
 	p, err := probe.Hold(ctx, task, float64(n)*streamBlocks)
 	return p.Macroblocks >= uint64(n)*streamBlocks*97/100 && p.P95MS <= 1000.0/densityFPS, err
 }

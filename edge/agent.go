@@ -99,6 +99,7 @@ type Agent struct {
 	leaving chan struct{}  // closed: sessions are left as they are
 	flush   context.Context
 	stopAll context.CancelFunc
+	carries atomic.Pointer[[]api.Capacity] // what the pools may carry
 
 	mu        sync.Mutex // guards the fields below
 	ready     bool       // Run has begun and not ended: units may be made
@@ -106,7 +107,6 @@ type Agent struct {
 	ended     map[api.SessionID]api.Report // bounded by maxEnded: the last report of each
 	endedQ    []api.SessionID
 	telling   map[api.SessionID]bool // whose last report is being sent once more
-	carries   []api.Capacity         // what the pools may carry
 	certified []Engine               // of the hardware
 }
 
@@ -134,9 +134,10 @@ func New(cfg Config) (*Agent, error) {
 	a := &Agent{
 		cfg: cfg, log: cfg.Log.With("node", cfg.Identity.ID),
 		leaving: make(chan struct{}), units: map[api.SessionID]*unit{}, ended: map[api.SessionID]api.Report{},
-		telling: map[api.SessionID]bool{}, carries: cfg.Pools, pid: os.Getpid(),
+		telling: map[api.SessionID]bool{}, pid: os.Getpid(),
 	}
 	a.flush, a.stopAll = context.WithCancel(context.Background())
+	a.SetPools(cfg.Pools)
 	a.meter = &meter{agent: a}
 	if a.cfg.Measure == nil {
 		a.cfg.Measure = newProcMeter(a.roots, cfg.Uplink).read

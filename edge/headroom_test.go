@@ -113,6 +113,24 @@ func TestRunningSessionsTakeRoom(t *testing.T) {
 	until(t, "room given back", 5*time.Second, room(900_000, 0))
 }
 
+// A session takes what the node told the schedulers that its codec costs.
+func TestHeadroomIsAtTheCertifiedCosts(t *testing.T) {
+	bus := &fakeBus{}
+	a, err := New(Config{Identity: open(t, t.TempDir()), Run: "/tmp/x", Bus: bus, Publish: bus, Start: fakes, Log: discard()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.SetPools([]api.Capacity{{Pool: api.PoolCPU, Macroblocks: 900_000, Codecs: api.Codecs(), Factors: []api.CostFactor{
+		{Codec: api.VP9, Thousandths: 3000}, {Codec: api.VP9, Preset: api.PresetFast, Thousandths: 1500}}}})
+	hd := api.Screen{Width: 1280, Height: 720, FPS: 30}
+	for preset, want := range map[api.Preset]uint64{api.PresetDefault: 324_000, api.PresetFast: 162_000} {
+		u := a.newUnit("s", 1, api.Spec{Pool: api.PoolCPU, Codecs: []api.Codec{api.VP9}, Screen: hd, Preset: preset})
+		if got := u.takes(); got.mbs != want {
+			t.Errorf("preset %q takes %d, want %d", preset, got.mbs, want)
+		}
+	}
+}
+
 func TestGraphicsInTheHeadroom(t *testing.T) {
 	nv := api.Capacity{Pool: api.PoolNVENC, Macroblocks: 8000}
 	ok := func(i, encoder, sm, vram int) gpu.Reading {

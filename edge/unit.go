@@ -121,7 +121,7 @@ func (u *unit) setCost(s local.StreamState) {
 	if s.Screen.Width != 0 {
 		size = s.Screen
 	}
-	mbs := api.Cost(pool, codec, size)
+	mbs := u.a.capacity(pool).Cost(codec, u.spec.Preset, size)
 	if !u.streams() {
 		mbs = 0
 	}

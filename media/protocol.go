@@ -53,6 +53,7 @@ type Configure struct {
 	Screen      api.Screen `json:"screen"`
 	BitrateKbps int        `json:"bitrate_kbps"`
 	Threads     int        `json:"threads"`
+	Preset      api.Preset `json:"preset,omitempty"`
 	Cursor      bool       `json:"cursor"` // draw the pointer into the picture
 }
 

@@ -13,9 +13,15 @@ func checkCertificate(n api.Node) error {
 		return &api.Error{Code: api.CodeInvalid, Field: "node.certificate", Message: "cannot be believed: have the node measure again", Err: err}
 	}
 	for _, p := range n.Pools {
-		k, ok := c.Certified(p.Pool)
-		if ok && p.Macroblocks > k.Macroblocks {
-			return api.Invalidf("node.pools", "pool %s offers %d macroblocks/s, its certificate says %d", p.Pool, p.Macroblocks, k.Macroblocks)
+		if _, ok := c.Certified(p.Pool); !ok {
+			continue
+		}
+		var most uint64 // at the costs that the node states: a codec made cheap makes it less
+		for _, e := range c.Shares(p) {
+			most += e.Macroblocks
+		}
+		if p.Macroblocks > most {
+			return api.Invalidf("node.pools", "pool %s offers %d macroblocks/s; at its cost factors its certificate says %d", p.Pool, p.Macroblocks, most)
 		}
 	}
 	return nil

@@ -124,7 +124,7 @@ func (s *Server) locateOn(m *state.Launch, need api.Need, id api.NodeID) error {
 	last := api.Refusal{Node: id, Region: n.Region, Code: api.RefusedCodec, Detail: "none of its pools encodes what the application may be streamed in"}
 	for _, codec := range need.Codecs {
 		for _, c := range n.Pools {
-			cost := api.Cost(c.Pool, codec, need.Screen)
+			cost := c.Cost(codec, api.PresetDefault, need.Screen)
 			if !need.Encoder.Allows(c.Pool) || !slices.Contains(c.Codecs, codec) {
 				continue
 			}

@@ -120,7 +120,7 @@ func newProbeInventory() *cobra.Command {
 func newProbeEngine() *cobra.Command {
 	var engine, pool, codec, device string
 	var phase time.Duration
-	var yield bool
+	var yield, fast bool
 	cmd := &cobra.Command{
 		Use: "engine", Short: "Measure one codec on one engine", Args: cobra.NoArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -136,7 +136,7 @@ func newProbeEngine() *cobra.Command {
 			}
 			ctx, stop := terminable(cmd.Context())
 			defer stop()
-			return json.NewEncoder(os.Stdout).Encode(probe.Measure(ctx, probe.Engine(engine, api.Pool(pool), device, c, phase)))
+			return json.NewEncoder(os.Stdout).Encode(probe.Measure(ctx, probe.Engine(engine, api.Pool(pool), device, c, phase, fast)))
 		},
 	}
 	f := cmd.Flags()
@@ -145,6 +145,7 @@ func newProbeEngine() *cobra.Command {
 	f.StringVar(&device, "device", "", "the processor of a hardware pool")
 	f.StringVar(&codec, "codec", "H264", "codec")
 	f.DurationVar(&phase, "phase", time.Second, "how long each load is held")
+	f.BoolVar(&fast, "fast", false, "measure the faster preset, too, where there is one")
 	f.BoolVar(&yield, "yield", false, "give way to other programs")
 	return cmd
 }

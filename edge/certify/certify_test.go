@@ -256,24 +256,24 @@ func TestPoolsNeverAboveTheCertificate(t *testing.T) {
 		t.Errorf("without a certificate: %+v", estimated)
 	}
 	c := certificate(500_000)
-	c.Engines[1].Macroblocks = 300_000 // VP8 costs 1.27 times as much: this binds
+	c.Engines[2].Macroblocks = 200_000 // VP9 binds nobody else
 	got := Pools(&c, inv, 0)
-	if len(got) != 1 || got[0].Macroblocks != 381_000 || len(got[0].Codecs) != 4 {
+	if len(got) != 1 || got[0].Macroblocks != 500_000 || len(got[0].Codecs) != 4 {
 		t.Errorf("certified: %+v", got)
 	}
 	for _, codec := range api.Codecs() { // whatever runs alone fits
 		hd := api.Screen{Width: 1280, Height: 720, FPS: 30}
-		streams := got[0].Macroblocks / api.Cost(api.PoolCPU, codec, hd)
+		streams := got[0].Macroblocks / got[0].Cost(codec, api.PresetDefault, hd)
 		for _, e := range c.Engines {
-			if e.Codec == codec && streams*108_000 > e.Macroblocks {
+			if e.Codec == codec && (streams*108_000 > e.Macroblocks || (streams+1)*108_000 <= e.Macroblocks) {
 				t.Errorf("%d streams of %s, certified are %d macroblocks/s", streams, codec, e.Macroblocks)
 			}
 		}
 	}
-	if got := Pools(&c, inv, 1<<40); got[0].Macroblocks != 381_000 {
+	if got := Pools(&c, inv, 1<<40); got[0].Macroblocks != 500_000 {
 		t.Errorf("an operator's figure above the certificate holds: %+v", got)
 	}
-	if got := Pools(&c, inv, 1000); got[0].Macroblocks != 1000 {
+	if got := Pools(&c, inv, 1000); got[0].Macroblocks != 1000 || len(got[0].Factors) != 4 {
 		t.Errorf("an operator's figure below it does not: %+v", got)
 	}
 	c.Engines[3].State = api.EngineFailed
@@ -309,13 +309,14 @@ func TestPrint(t *testing.T) {
 	c := certificate(216_000)
 	c.Engines[0].Encoder, c.Engines[0].FirstFrameMS, c.Engines[0].Foreign = "libx264", 12.3, 30
 	c.Engines[0].Load = []api.LoadPoint{{P95MS: 4}, {P95MS: 5}, {P95MS: 9}}
+	c.Engines[2].Fast = 777
 	c.Engines[3] = api.EngineCertificate{Engine: "cpu", Codec: api.AV1, State: api.EngineSlow, Detail: "late"}
 	c.Alarms = []string{"something strays"}
 	var b bytes.Buffer
 	if err := errors.Join(Print(&b, c), PrintInventory(&b, gpu.Inventory{Machine: "m", State: gpu.StateOK, Driver: "570", Devices: []gpu.Device{{Name: "Tesla T4", Engines: -1, State: gpu.StateLost, Detail: "off the bus"}}})); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"libx264", "2.0", "4.0 / 5.0 / 9.0", "too_slow", "late", "ALARM: something strays", "other programs 30 %", "Tesla T4", "encoders unknown, lost (off the bus)", "driver 570"} {
+	for _, want := range []string{"libx264", "preset fast: 777", "2.0", "4.0 / 5.0 / 9.0", "too_slow", "late", "ALARM: something strays", "other programs 30 %", "Tesla T4", "encoders unknown, lost (off the bus)", "driver 570"} {
 		if !strings.Contains(b.String(), want) {
 			t.Errorf("%q is not shown in:\n%s", want, b.String())
 		}

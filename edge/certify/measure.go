@@ -147,7 +147,7 @@ func (cfg Config) one(ctx context.Context, j Job) api.EngineCertificate {
 		args = append(args, "--device", j.Device)
 	}
 	if cfg.Full {
-		args = append(args, "--yield")
+		args = append(args, "--yield", "--fast")
 	}
 	var e api.EngineCertificate
 	err := child(wait, cfg.Command, &e, args...)

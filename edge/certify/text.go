@@ -26,6 +26,9 @@ func Print(w io.Writer, c api.Certificate) error {
 			if e.Sessions > 0 {
 				row[6] = fmt.Sprint(e.Sessions)
 			}
+			if e.Fast > 0 {
+				row[9] = strings.TrimPrefix(fmt.Sprintf("%s; preset %s: %d", e.Detail, api.PresetFast, e.Fast), "; ")
+			}
 		}
 		fmt.Fprintln(tw, strings.Join(row, "\t"))
 	}

@@ -142,7 +142,7 @@ func (s *session) fit(pic *capture.Picture) error {
 	p.drop()
 	enc, err := s.open(encode.Config{
 		Codec: s.cfg.Codec, Pool: s.cfg.Pool, Device: s.cfg.Device, Width: pic.Width, Height: pic.Height, FPS: s.cfg.Screen.FPS,
-		BitrateKbps: p.kbps, Threads: s.cfg.Threads,
+		BitrateKbps: p.kbps, Threads: s.cfg.Threads, Preset: s.cfg.Preset,
 	})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errEngine, err)

@@ -193,7 +193,7 @@ func checkConfigure(c media.Configure) error {
 	}
 	return encode.Config{
 		Codec: c.Codec, Pool: c.Pool, Device: c.Device, Width: c.Screen.Width, Height: c.Screen.Height, FPS: c.Screen.FPS,
-		BitrateKbps: wantedKbps(c), Threads: c.Threads,
+		BitrateKbps: wantedKbps(c), Threads: c.Threads, Preset: c.Preset,
 	}.Check()
 }
 

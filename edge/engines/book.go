@@ -40,9 +40,11 @@ type Engine struct {
 	Name        string      `json:"name"` // "nvenc0", "cpu"
 	Pool        api.Pool    `json:"pool"`
 	Device      string      `json:"device,omitempty"`
-	Macroblocks uint64      `json:"macroblocks_per_s"`  // in the unit of api.Cost
+	Macroblocks uint64      `json:"macroblocks_per_s"`  // in the pool's unit
 	Sessions    int         `json:"sessions,omitempty"` // at once; 0 = no limit
 	Codecs      []api.Codec `json:"codecs"`
+	// Factors are the pool's, as the schedulers were told them.
+	Factors []api.CostFactor `json:"cost_factors,omitempty"`
 }
 
 // Want is what a stream asks for.
@@ -50,6 +52,7 @@ type Want struct {
 	Pool   api.Pool // where the schedulers reserved
 	Codec  api.Codec
 	Screen api.Screen
+	Preset api.Preset
 }
 
 // Grant is an engine that a session holds.
@@ -229,7 +232,7 @@ func (b *Book) take(s local.Session, want Want) (Grant, error) {
 
 // fit says why an engine does not take a stream; "" when it does.
 func fit(e Engine, want Want, grants map[local.Session]Grant, f fault, now time.Time) (Grant, string) {
-	cost := api.Cost(e.Pool, want.Codec, want.Screen)
+	cost := api.Capacity{Pool: e.Pool, Factors: e.Factors}.Cost(want.Codec, want.Preset, want.Screen)
 	var used uint64
 	sessions := 0
 	for _, g := range grants {

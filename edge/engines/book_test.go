@@ -242,19 +242,38 @@ func TestCertifiedCapacityIsPromisedOnce(t *testing.T) {
 }
 
 func TestCertified(t *testing.T) {
-	pools := []api.Capacity{{Pool: api.PoolNVENC, Macroblocks: 9}, {Pool: api.PoolCPU, Macroblocks: 5, Codecs: h264()}}
 	c := api.Certificate{Engines: []api.EngineCertificate{
 		{Engine: "nvenc0", Pool: api.PoolNVENC, Device: "0", Codec: api.H264, State: api.EngineCertified, Macroblocks: 900, Sessions: 8},
 		{Engine: "nvenc0", Pool: api.PoolNVENC, Device: "0", Codec: api.AV1, State: api.EngineCertified, Macroblocks: 700, Sessions: 8},
 		{Engine: "nvenc1", Pool: api.PoolNVENC, Device: "1", Codec: api.H264, State: api.EngineCrashed},
 		{Engine: "cpu", Pool: api.PoolCPU, Codec: api.H264, State: api.EngineCertified, Macroblocks: 50},
 	}}
+	nvenc, _ := c.Certified(api.PoolNVENC)
+	pools := []api.Capacity{nvenc, {Pool: api.PoolCPU, Macroblocks: 5, Codecs: h264()}}
 	got := fmt.Sprint(Certified(&c, pools))
-	if want := "[{nvenc0 nvenc 0 700 8 [H264 AV1]} {cpu cpu  5 0 [H264]}]"; got != want {
+	if want := "[{nvenc0 nvenc 0 900 8 [H264 AV1] [{H264  1000} {AV1  1286}]} {cpu cpu  5 0 [H264] []}]"; got != want {
 		t.Errorf("engines %s", got)
 	}
+	pools[0] = api.Capacity{Pool: api.PoolNVENC, Macroblocks: 9}
 	got = fmt.Sprint(Certified(nil, pools))
-	if want := "[{nvenc0 nvenc  9 0 []} {cpu cpu  5 0 [H264]}]"; got != want {
+	if want := "[{nvenc0 nvenc  9 0 [] []} {cpu cpu  5 0 [H264] []}]"; got != want {
 		t.Errorf("engines without a certificate %s", got)
+	}
+}
+
+// The book promises at the costs that the schedulers were told.
+func TestFactorsAreThePools(t *testing.T) {
+	d := newDesk(t, []Engine{{Name: "cpu", Pool: api.PoolCPU, Macroblocks: 6 * 108_000, Codecs: api.Codecs(), Factors: []api.CostFactor{
+		{Codec: api.VP9, Thousandths: 4000}, {Codec: api.VP9, Preset: api.PresetFast, Thousandths: 2000}}}})
+	want := Want{Pool: api.PoolCPU, Codec: api.VP9, Screen: hd(30)}
+	if g, err := d.book.Take(d.session(1), want); err != nil || g.Macroblocks != 4*108_000 {
+		t.Errorf("granted %+v, %v", g, err)
+	}
+	if _, err := d.book.Take(d.session(2), want); !errors.Is(err, ErrNone) {
+		t.Errorf("granted beyond the engine: %v", err)
+	}
+	want.Preset = api.PresetFast
+	if g, err := d.book.Take(d.session(2), want); err != nil || g.Macroblocks != 2*108_000 {
+		t.Errorf("granted by the faster preset %+v, %v", g, err)
 	}
 }

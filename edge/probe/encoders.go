@@ -11,17 +11,20 @@ import (
 )
 
 // Engine is the task of one codec on one engine, with the settings that streams
-// use. Device names the processor of a hardware pool.
-func Engine(engine string, pool api.Pool, device string, codec api.Codec, phase time.Duration) Task {
-	return Task{
-		Engine: engine, Pool: pool, Codec: codec, Phase: phase,
-		Open: func() (Encoder, error) {
-			return encode.NewVideo(encode.Config{
-				Codec: codec, Pool: pool, Device: device,
-				Width: clipWidth, Height: clipHeight, FPS: clipFPS, BitrateKbps: clipKbps, Threads: 1,
-			})
-		},
+// use. Device names the processor of a hardware pool. fast: the faster preset is
+// measured, too, where the encoder has one.
+func Engine(engine string, pool api.Pool, device string, codec api.Codec, phase time.Duration, fast bool) Task {
+	cfg := encode.Config{
+		Codec: codec, Pool: pool, Device: device,
+		Width: clipWidth, Height: clipHeight, FPS: clipFPS, BitrateKbps: clipKbps, Threads: 1,
 	}
+	t := Task{Engine: engine, Pool: pool, Codec: codec, Phase: phase, Open: func() (Encoder, error) { return encode.NewVideo(cfg) }}
+	if fast && encode.Faster(cfg) {
+		cheaper := cfg
+		cheaper.Preset = api.PresetFast
+		t.OpenFast = func() (Encoder, error) { return encode.NewVideo(cheaper) }
+	}
+	return t
 }
 
 // Inventory lists what this machine has to encode with; program is the version

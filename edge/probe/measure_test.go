@@ -8,6 +8,7 @@ import (
 	"image"
 	"io"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -21,6 +22,7 @@ type stand struct {
 	after int // pictures until it fails; 0 = never
 	n     int
 	open  *int
+	rests bool // takes its time without work: for a test's virtual clock
 }
 
 var errStand = errors.New("the driver says no")
@@ -31,6 +33,10 @@ func (s *stand) Close()                                     { *s.open-- }
 func (s *stand) Encode(key bool) (encode.Packet, error) {
 	if s.n++; s.after > 0 && s.n > s.after {
 		return encode.Packet{}, errStand
+	}
+	if s.rests {
+		time.Sleep(s.takes)
+		return encode.Packet{Data: []byte{1}, Key: key}, nil
 	}
 	for end := time.Now().Add(s.takes); time.Now().Before(end); { // work, as far as the accounts can tell
 	}
@@ -79,6 +85,44 @@ func TestEngineStates(t *testing.T) {
 	}
 }
 
+// The faster preset counts only as far as it was measured to be faster, and what
+// is wrong with it takes nothing from the default.
+func TestFasterPreset(t *testing.T) {
+	for name, c := range map[string]struct {
+		takes time.Duration
+		after int
+		fast  bool
+	}{
+		"faster": {time.Millisecond, 0, true}, "as fast": {2 * time.Millisecond, 0, false}, "slower": {4 * time.Millisecond, 0, false}, "broken": {time.Millisecond, 3, false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			open := 0
+			opens := func(takes time.Duration, after int) func() (Encoder, error) {
+				return func() (Encoder, error) {
+					if open == 1 {
+						return nil, errStand
+					}
+					open++
+					return &stand{takes: takes, after: after, open: &open, rests: true}, nil
+				}
+			}
+			e := Measure(t.Context(), Task{Engine: "nvenc0", Pool: api.PoolNVENC, Codec: api.H264, Phase: time.Second, Cores: 2,
+				Open: opens(2*time.Millisecond, 0), OpenFast: opens(c.takes, c.after)})
+			if e.State != api.EngineCertified || (e.Fast > e.Macroblocks) != c.fast || !c.fast && e.Fast != 0 || open != 0 {
+				t.Errorf("%s: %+v, %d open", name, e, open)
+			}
+		})
+	}
+	for codec, want := range map[api.Codec]bool{api.H264: false, api.VP8: true, api.VP9: true, api.AV1: false} {
+		if task := Engine("cpu", api.PoolCPU, "", codec, time.Second, true); (task.OpenFast != nil) != want {
+			t.Errorf("%s has a faster preset: %v", codec, !want)
+		}
+	}
+	if task := Engine("cpu", api.PoolCPU, "", api.VP9, time.Second, false); task.OpenFast != nil {
+		t.Error("measured unasked")
+	}
+}
+
 func TestCutOffIsInterrupted(t *testing.T) {
 	task, open := standIn(time.Millisecond, 0, 2)
 	task.Phase = time.Minute
@@ -90,7 +134,7 @@ func TestCutOffIsInterrupted(t *testing.T) {
 }
 
 func TestSoftwareIsMeasured(t *testing.T) {
-	task := Engine("cpu", api.PoolCPU, "", api.H264, 150*time.Millisecond)
+	task := Engine("cpu", api.PoolCPU, "", api.H264, 150*time.Millisecond, false)
 	e := Measure(t.Context(), task)
 	if e.State != api.EngineCertified || e.Encoder != "libx264" || e.FirstFrameMS <= 0 || e.Macroblocks < streamRate || len(e.Load) == 0 {
 		t.Fatalf("measured %+v", e)

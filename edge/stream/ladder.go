@@ -28,7 +28,7 @@ type ladder struct {
 
 func newLadder(dir local.Session, spec api.Spec, log *slog.Logger) *ladder {
 	return &ladder{book: engines.OfSession(dir), dir: dir, pool: spec.Pool, log: log, grant: engines.Grant{Pool: spec.Pool},
-		reserved: engines.Want{Pool: spec.Pool, Codec: spec.Codecs[0], Screen: spec.Screen}}
+		reserved: engines.Want{Pool: spec.Pool, Codec: spec.Codecs[0], Screen: spec.Screen, Preset: spec.Preset}}
 }
 
 // current gives the engine that the stream holds.
@@ -43,7 +43,7 @@ func (l *ladder) current() engines.Grant {
 func (l *ladder) assign(codec api.Codec, screen api.Screen) (engines.Grant, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	want := engines.Want{Pool: l.pool, Codec: codec, Screen: screen}
+	want := engines.Want{Pool: l.pool, Codec: codec, Screen: screen, Preset: l.reserved.Preset}
 	if l.taken && want == l.want {
 		return l.grant, nil
 	}

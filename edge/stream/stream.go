@@ -326,7 +326,7 @@ func (s *session) configure() {
 	}
 	s.enc.configure(media.Configure{
 		Display: s.instance.Display, XAuth: s.instance.XAuth, Pulse: s.instance.Pulse,
-		Video: !s.blind, Audio: s.instance.Pulse != "", Codec: codec, Pool: grant.Pool, Device: grant.Device, Screen: s.screen,
+		Video: !s.blind, Audio: s.instance.Pulse != "", Codec: codec, Pool: grant.Pool, Device: grant.Device, Screen: s.screen, Preset: s.spec.Preset,
 		BitrateKbps: max(min(kbps, limits.MaxKbps), limits.MinKbps),
 	})
 }

@@ -39,6 +39,9 @@ func nvencOptions(c Config) map[string]string {
 // nvencPreset is P3: the published figures that planners use are of it.
 const nvencPreset = "p3"
 
+// nvencFast is P1, the fastest.
+func nvencFast() map[string]string { return map[string]string{"preset": "p1"} }
+
 // nvencIndex reads the device's index; the first when it is not given.
 func nvencIndex(device string) int {
 	n, err := strconv.Atoi(device)
@@ -65,11 +68,11 @@ func nvencInput() *hardware {
 }
 
 func nvencH264() recipe {
-	return recipe{name: "h264_nvenc", rate: nvencRate, hardware: nvencInput(), options: func(c Config) map[string]string {
+	return recipe{name: "h264_nvenc", rate: nvencRate, hardware: nvencInput(), faster: nvencFast(), options: func(c Config) map[string]string {
 		return with(nvencOptions(c), map[string]string{"profile": "baseline", "coder": "cavlc"})
 	}}
 }
 
 func nvencAV1() recipe {
-	return recipe{name: "av1_nvenc", rate: nvencRate, hardware: nvencInput(), options: nvencOptions}
+	return recipe{name: "av1_nvenc", rate: nvencRate, hardware: nvencInput(), faster: nvencFast(), options: nvencOptions}
 }

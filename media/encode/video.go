@@ -29,6 +29,9 @@ type Config struct {
 	// Threads of the encoder; 0 = 1. More threads cost more processor time in
 	// all, and one is enough up to 1080p60 for H.264.
 	Threads int
+	// Preset api.PresetFast takes less time for a worse picture, with the encoders
+	// that have something faster (see Faster); the others stay as they are.
+	Preset api.Preset
 }
 
 // Packet is one encoded picture.
@@ -41,6 +44,11 @@ type Packet struct {
 type recipe struct {
 	name    string // FFmpeg's name of the encoder
 	options func(Config) map[string]string
+	// faster are the options of api.PresetFast that differ (empty: opened sees to
+	// it); nil: there is nothing faster than what is used anyway.
+	faster map[string]string
+	// opened sets what FFmpeg has no option for; nil: nothing.
+	opened func(*astiav.CodecContext, Config)
 	// rate changes the bitrate of an open encoder; errReopen if it cannot.
 	rate func(*astiav.CodecContext, Config) error
 	// hint tells the encoder which parts of the picture about to be encoded
@@ -148,6 +156,9 @@ func (c Config) Check() error {
 	if c.FPS < 1 || c.FPS > api.MaxFPS {
 		return refuse("fps", "must be 1 to %d, got %d", api.MaxFPS, c.FPS)
 	}
+	if c.Preset != api.PresetDefault && c.Preset != api.PresetFast {
+		return refuse("preset", "must be %q or nothing, got %q", api.PresetFast, c.Preset)
+	}
 	if c.BitrateKbps < minKbps {
 		return refuse("bitrate_kbps", "must be at least %d, got %d", minKbps, c.BitrateKbps)
 	}
@@ -169,6 +180,22 @@ func (c Config) common() map[string]string {
 		"bf":      "0",
 		"threads": strconv.Itoa(c.Threads),
 	}
+}
+
+// Faster says whether the encoder of a configuration has something faster than
+// the default preset. libx264 (ultrafast) has nothing, SVT-AV1 nothing that is right.
+func Faster(c Config) bool {
+	r, ok := recipes(c)
+	return ok && r.faster != nil
+}
+
+// settings are the encoder's options by the configuration's preset.
+func (r recipe) settings(c Config) map[string]string {
+	all := with(c.common(), r.options(c))
+	if c.Preset == api.PresetFast {
+		all = with(all, r.faster)
+	}
+	return all
 }
 
 func (v *Video) open() error {
@@ -195,7 +222,7 @@ func (v *Video) open() error {
 	cc.SetColorTransferCharacteristic(astiav.ColorTransferCharacteristicBt709)
 	d := astiav.NewDictionary()
 	defer d.Free()
-	for key, value := range with(v.cfg.common(), v.recipe.options(v.cfg)) {
+	for key, value := range v.recipe.settings(v.cfg) {
 		if err := d.Set(key, value, 0); err != nil {
 			cc.Free()
 			return fmt.Errorf("set %s of %s: %w", key, v.recipe.name, err)
@@ -216,6 +243,9 @@ func (v *Video) open() error {
 		cc.Free()
 		free()
 		return fmt.Errorf("encoder %s knows no option %s: %w", v.recipe.name, e.Key(), ErrConfig)
+	}
+	if v.recipe.opened != nil {
+		v.recipe.opened(cc, v.cfg)
 	}
 	if v.ctx != nil {
 		v.ctx.Free()

@@ -41,6 +41,13 @@ static int perigee_vpx_quantiser(AVCodecContext *cc) {
 	return !vpx || vpx_codec_control(vpx, VP8E_GET_LAST_QUANTIZER_64, &q) != VPX_CODEC_OK ? 63 : q;
 }
 
+// perigee_vpx_speed sets cpu-used, for which FFmpeg allows VP9 8 at most.
+static void perigee_vpx_speed(AVCodecContext *cc, int speed) {
+	vpx_codec_ctx_t *vpx = perigee_vpx(cc);
+	if (vpx)
+		vpx_codec_control(vpx, VP8E_SET_CPUUSED, speed);
+}
+
 // perigee_vpx_active makes libvpx pass over the macroblocks older than settled
 // (0: over none), but for one in every refresh, another at each tick.
 static int perigee_vpx_active(AVCodecContext *cc, const uint8_t *age, uint8_t *map, int cols, int rows, int settled,
@@ -62,13 +69,17 @@ import (
 	"unsafe"
 
 	"github.com/asticode/go-astiav"
+
+	"github.com/perigee-cloud/perigee/api"
 )
 
 // Settings of libvpx as WebRTC's own encoders use them
 // (modules/video_coding/codecs/vp8, vp9), but where a reason is given.
 const (
-	vp9Speed    = 8  // cpu-used: the fastest of VP9
+	vp9Speed    = 8  // cpu-used
+	vp9Fast     = 9  // the fastest of VP9 (libvpx takes -9 to 9)
 	vp8Speed    = -6 // as WebRTC: fixed, where 6 itself may take half of a picture's time to look better
+	vp8Fast     = -12
 	vpxQMin     = 10 // 2 spends twice the bits, and the time to code them, on what no eye sees
 	vpxQMax     = 56
 	vpxBufferMS = 300 // how far the rate controller may run ahead
@@ -138,7 +149,7 @@ func vpxHint(v *Video) error {
 // vp8 is libvpx's VP8. static-thresh 1 lets it skip blocks that did not change
 // at all, the common case on a screen.
 func vp8() recipe {
-	return recipe{name: "libvpx", rate: vpxRate, hint: vpxHint, options: func(c Config) map[string]string {
+	return recipe{name: "libvpx", rate: vpxRate, hint: vpxHint, faster: map[string]string{"cpu-used": strconv.Itoa(vp8Fast)}, options: func(c Config) map[string]string {
 		return with(vpxOptions(c), map[string]string{
 			"cpu-used":      strconv.Itoa(vp8Speed),
 			"static-thresh": "1",
@@ -156,11 +167,19 @@ func vp9Hint(v *Video) error {
 	return vpxHint(v)
 }
 
+// vp9Opened sets the speed that FFmpeg does not let through. Where libvpx cannot
+// be reached the default stays: it then measures no faster, and is not offered.
+func vp9Opened(cc *astiav.CodecContext, c Config) {
+	if c.Preset == api.PresetFast {
+		C.perigee_vpx_speed((*C.AVCodecContext)(cc.UnsafePointer()), vp9Fast)
+	}
+}
+
 // vp9 is libvpx's VP9. No adaptive quantisation: it helps cameras, costs a tenth
 // of the time and does nothing for drawn pictures. Tile columns only where there
 // are threads for them.
 func vp9() recipe {
-	return recipe{name: "libvpx-vp9", rate: vpxRate, hint: vp9Hint, options: func(c Config) map[string]string {
+	return recipe{name: "libvpx-vp9", rate: vpxRate, hint: vp9Hint, faster: map[string]string{}, opened: vp9Opened, options: func(c Config) map[string]string {
 		tiles := 0
 		for 1<<(tiles+1) <= c.Threads && tiles < 2 {
 			tiles++

@@ -1,7 +1,9 @@
 package encode
 
 import (
+	"errors"
 	"image"
+	"strings"
 	"testing"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -41,5 +43,23 @@ func TestBlocksAreSharpBeforeTheyArePassedOver(t *testing.T) {
 			}
 			v.Close()
 		}
+	}
+}
+
+// The faster preset is known by every encoder and refused by none; another is.
+func TestPresets(t *testing.T) {
+	for _, codec := range api.Codecs() {
+		v := open(t, Config{Codec: codec, Preset: api.PresetFast, Width: 320, Height: 192, FPS: 30, BitrateKbps: 1000})
+		pic := newCanvas(320, 192)
+		if err := v.Load(pic.pix, pic.stride(), pic.all()); err != nil {
+			t.Fatal(err)
+		}
+		if p, err := v.Encode(true); err != nil || !p.Key {
+			t.Errorf("%s: key %v, %v", codec, p.Key, err)
+		}
+	}
+	c := Config{Codec: api.VP9, Preset: "slow", Width: 320, Height: 192, FPS: 30, BitrateKbps: 1000}
+	if err := c.Check(); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "preset") {
+		t.Errorf("an unknown preset: %v", err)
 	}
 }

@@ -217,7 +217,7 @@ func (s *search) unfit(h *host) *api.Refusal {
 			}
 			cost := s.cost(k, codec, p)
 			if cost == 0 {
-				cost = s.costs[k][codec] // it does not offer the preset
+				cost = s.costBy(api.PresetDefault, k, codec, p) // it does not offer the preset
 			}
 			taken, running := p.used+p.held, p.running+p.soon
 			switch free := p.capacity - min(taken, p.capacity); {

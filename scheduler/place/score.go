@@ -232,25 +232,24 @@ func (s *search) fit(h *host, c *candidate) bool {
 // cost is what the session takes of a pool at the present step; 0 when the node
 // does not offer the preset.
 func (s *search) cost(k int, codec uint8, p *pool) uint64 {
+	return s.costBy(s.step.preset, k, codec, p)
+}
+
+func (s *search) costBy(preset api.Preset, k int, codec uint8, p *pool) uint64 {
 	if s.costs[k][codec] == 0 {
 		return 0 // an encoder that may not be used
 	}
-	if p.factors == nil {
-		if s.step.preset != api.PresetDefault {
-			return 0
+	if p.factors != nil {
+		if f := p.factors[presetBit(preset)][codec]; f != 0 {
+			screen := s.need.Screen
+			screen.FPS = s.step.fps
+			return api.Scaled(api.Macroblocks(screen.Width, screen.Height, screen.FPS), uint64(f))
 		}
-		return s.costs[k][codec]
 	}
-	f := p.factors[presetBit(s.step.preset)][codec]
-	if f == 0 {
-		if s.step.preset != api.PresetDefault {
-			return 0
-		}
-		return s.costs[k][codec]
+	if preset != api.PresetDefault {
+		return 0
 	}
-	screen := s.need.Screen
-	screen.FPS = s.step.fps
-	return api.Scaled(api.Macroblocks(screen.Width, screen.Height, screen.FPS), uint64(f))
+	return s.costs[k][codec]
 }
 
 // room says whether a pool may take a new session: the trunk share is left over.
