@@ -5,6 +5,7 @@ import (
 	"testing/synctest"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/scheduler/state"
 )
 
 func (w *world) policy(p *api.PlacementPolicy) {
@@ -102,4 +103,22 @@ func testEveryReplicaExplains(t *testing.T) {
 			t.Errorf("member %d on a session that never was: %v", i, err)
 		}
 	}
+}
+
+// A preset that the entries cannot carry must not be promised: the node would
+// encode with the usual one at the faster one's price.
+func TestPresetWaitsForItsEntryVersion(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for version, want := range map[int]bool{1: false, state.EntryVersion: true} {
+			w := newWorld(t, func(c *Config) { c.EntryVersion = version })
+			w.edge("one", 1)
+			w.eventually("the version is written", func() bool { return w.s.root().EntryVersion() == version })
+			app := api.App{Placement: &api.PlacementPolicy{LowerPreset: true}}
+			var need api.Need
+			w.s.ruled(w.s.root(), &need, app, "")
+			if need.Policy.LowerPreset != want || !app.Placement.LowerPreset {
+				t.Errorf("version %d: a lower preset is allowed: %v, want %v", version, need.Policy.LowerPreset, want)
+			}
+		}
+	})
 }

@@ -153,6 +153,13 @@ func (s *Server) needFor(r api.CreateRequest, app api.App) (api.Need, error) {
 func (s *Server) ruled(root *state.State, need *api.Need, app api.App, account string) {
 	own, _ := root.Policy(account)
 	need.Policy, need.Trunk = api.MergePolicies(app.Placement, own.Placement), own.Trunk
+	// An earlier version's entry cannot say the preset: the node would take the
+	// usual one at the price of the faster.
+	if need.Policy != nil && need.Policy.LowerPreset && root.EntryVersion() < state.Since(&state.Place{}) {
+		p := *need.Policy
+		p.LowerPreset = false
+		need.Policy = &p
+	}
 }
 
 func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need api.Need, r api.CreateRequest) (state.Result, error) {
