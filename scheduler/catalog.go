@@ -24,15 +24,24 @@ func (s *Server) PutApplication(ctx context.Context, a api.App) (api.App, error)
 	return onLeader(ctx, s, "app.put", a, s.putApp)
 }
 
-func (s *Server) putApp(ctx context.Context, a api.App) (api.App, error) {
+// appDoc checks an application and writes it as entries hold it.
+func appDoc(a api.App) ([]byte, error) {
 	a.Version = 0 // the state numbers versions
 	a, err := a.Normalize()
 	if err != nil {
-		return api.App{}, err
+		return nil, err
 	}
 	doc, err := json.Marshal(a)
 	if err != nil {
-		return api.App{}, fmt.Errorf("write application: %w", err)
+		return nil, fmt.Errorf("write application: %w", err)
+	}
+	return doc, nil
+}
+
+func (s *Server) putApp(ctx context.Context, a api.App) (api.App, error) {
+	doc, err := appDoc(a)
+	if err != nil {
+		return api.App{}, err
 	}
 	res, err := s.propose(ctx, &state.PutApp{Doc: doc})
 	if err != nil {

@@ -2,8 +2,6 @@ package scheduler
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -31,14 +29,9 @@ func (s *Server) StageApplication(ctx context.Context, a api.App) (api.App, erro
 }
 
 func (s *Server) stageApp(ctx context.Context, a api.App) (api.App, error) {
-	a.Version = 0 // the state numbers versions
-	a, err := a.Normalize()
+	doc, err := appDoc(a)
 	if err != nil {
 		return api.App{}, err
-	}
-	doc, err := json.Marshal(a)
-	if err != nil {
-		return api.App{}, fmt.Errorf("write application: %w", err)
 	}
 	res, err := s.proposeNew(ctx, &state.StageApp{Doc: doc})
 	if err != nil {
