@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -18,7 +17,6 @@ const (
 	leaderKills   = 20
 	beforeKill    = 20 // creates
 	signalling    = 10 // clients of each replica
-	membersWait   = 20 * time.Second
 	strandedWait  = 5 * time.Second
 	failoverApp   = "cave" // nothing runs: what is measured is the schedulers
 	createTimeout = 10 * time.Second
@@ -60,37 +58,6 @@ func schedulerFailover(ctx context.Context, _ int) (_ []Result, err error) {
 	}, nil
 }
 
-// leaderOf waits until all replicas reach each other and gives who leads.
-func leaderOf(ctx context.Context, c *site.Cluster) (int, error) {
-	lead := -1
-	err := site.Poll(ctx, membersWait, func() error {
-		lead = -1
-		for i, m := range c.Members {
-			out, err := m.CLI(ctx, "scheduler", "members", "--json")
-			if err != nil {
-				return err
-			}
-			var list []api.ReplicaView
-			if err := json.Unmarshal([]byte(out), &list); err != nil {
-				return fmt.Errorf("read members: %w", err)
-			}
-			for _, v := range list {
-				if !v.Reached || !v.Voter {
-					return fmt.Errorf("%s is not there yet", v.Replica.ID)
-				}
-				if v.Self && v.Leader {
-					lead = i
-				}
-			}
-		}
-		if lead < 0 {
-			return errors.New("nobody leads")
-		}
-		return nil
-	})
-	return lead, err
-}
-
 func gatewayOf(s *site.Site) (*client.Client, error) {
 	return client.New(client.Config{URL: s.API, Token: s.Token})
 }
@@ -98,7 +65,7 @@ func gatewayOf(s *site.Site) (*client.Client, error) {
 // killLeader ends the leader and starts it again; it gives the time without an
 // acknowledged create.
 func killLeader(ctx context.Context, c *site.Cluster) (time.Duration, error) {
-	lead, err := leaderOf(ctx, c)
+	lead, err := c.Leader(ctx)
 	if err != nil {
 		return 0, err
 	}
@@ -132,7 +99,7 @@ func killLeader(ctx context.Context, c *site.Cluster) (time.Duration, error) {
 // strand opens signalling websockets on all replicas, kills one, and counts the
 // clients that were cut off without a word.
 func strand(ctx context.Context, c *site.Cluster) (stranded, clients int, err error) {
-	lead, err := leaderOf(ctx, c)
+	lead, err := c.Leader(ctx)
 	if err != nil {
 		return 0, 0, err
 	}

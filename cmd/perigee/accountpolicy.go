@@ -1,11 +1,8 @@
 package main
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 	"gopkg.in/yaml.v3"
@@ -70,28 +67,11 @@ application's. "trunk: true" lets the account use the share of each node that
 	return cmd
 }
 
-// readAccountPolicy reads a policy strictly: a misspelt rule would be none.
+// readAccountPolicy reads a policy; an empty file is a mistake.
 func readAccountPolicy(file string, stdin io.Reader) (*api.AccountPolicy, error) {
-	var b []byte
-	var err error
-	if file == "-" {
-		b, err = io.ReadAll(io.LimitReader(stdin, 1<<20))
-	} else {
-		b, err = os.ReadFile(file)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("read --set: %w", err)
-	}
-	var p api.AccountPolicy
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	d.KnownFields(true)
-	if err := d.Decode(&p); errors.Is(err, io.EOF) {
+	p, err := readStrict[api.AccountPolicy]("--set", file, stdin)
+	if err == nil && p == nil {
 		return nil, usagef("--set %s is empty: use --clear to take the policy away", file)
-	} else if err != nil {
-		return nil, fmt.Errorf("read --set %s: %w", file, err)
 	}
-	if err := p.Check(); err != nil {
-		return nil, fmt.Errorf("read --set %s: %w", file, err)
-	}
-	return &p, nil
+	return p, err
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,7 +8,6 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
-	"gopkg.in/yaml.v3"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/scheduler/place"
@@ -65,7 +63,7 @@ printed, once or many times behind one another; - reads it from the standard inp
 			if file == "" {
 				return usagef("--policy is missing: name the file of the other policy")
 			}
-			policy, err := readPolicy(file)
+			policy, err := readStrict[api.PlacementPolicy]("--policy", file, nil)
 			if err != nil {
 				return err
 			}
@@ -125,26 +123,6 @@ func placedOn(c api.ExplainedCandidate) string {
 	default:
 		return fmt.Sprintf("%s, %.0f ms, %s@%d", c.Node, c.EstimateMS, c.Codec, c.FPS)
 	}
-}
-
-// readPolicy reads a policy strictly; an empty file is none.
-func readPolicy(file string) (*api.PlacementPolicy, error) {
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return nil, fmt.Errorf("read --policy: %w", err)
-	}
-	var p api.PlacementPolicy
-	d := yaml.NewDecoder(bytes.NewReader(b))
-	d.KnownFields(true)
-	if err := d.Decode(&p); errors.Is(err, io.EOF) {
-		return nil, nil
-	} else if err != nil {
-		return nil, fmt.Errorf("read --policy %s: %w", file, err)
-	}
-	if err := p.Check(); err != nil {
-		return nil, fmt.Errorf("read --policy %s: %w", file, err)
-	}
-	return &p, nil
 }
 
 // maxRecorded bounds how many requests one replay reads.

@@ -73,6 +73,18 @@ func readSnapshot(f *os.File) (api.SnapshotInfo, error) {
 	return s.Info(), nil
 }
 
+func openSnapshot(file string) (*os.File, api.SnapshotInfo, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, api.SnapshotInfo{}, fmt.Errorf("read snapshot: %w", err)
+	}
+	info, err := readSnapshot(f)
+	if err != nil {
+		return nil, info, errors.Join(err, f.Close())
+	}
+	return f, info, nil
+}
+
 func snapshotRestore(o *options) *cobra.Command {
 	return &cobra.Command{
 		Use:   "restore FILE",
@@ -87,15 +99,11 @@ know are stopped. The members of the cluster stay.`,
 			if err != nil {
 				return err
 			}
-			f, err := os.Open(args[0])
-			if err != nil {
-				return fmt.Errorf("read snapshot: %w", err)
-			}
-			defer func() { _ = f.Close() }() // it was only read
-			info, err := readSnapshot(f)
+			f, info, err := openSnapshot(args[0])
 			if err != nil {
 				return err
 			}
+			defer func() { _ = f.Close() }() // it was only read
 			if _, err := f.Seek(0, io.SeekStart); err != nil {
 				return fmt.Errorf("read snapshot: %w", err)
 			}
@@ -114,15 +122,11 @@ func snapshotInspect(o *options) *cobra.Command {
 		Example: "  perigee snapshot inspect /var/backups/perigee.snap",
 		Args:    exactly("the file to read"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			f, err := os.Open(args[0])
-			if err != nil {
-				return fmt.Errorf("read snapshot: %w", err)
-			}
-			defer func() { _ = f.Close() }() // it was only read
-			info, err := readSnapshot(f)
+			f, info, err := openSnapshot(args[0])
 			if err != nil {
 				return err
 			}
+			_ = f.Close() // it was only read
 			return o.show(cmd, info, func(w io.Writer) error {
 				return fields(w, "at", when(info.At), "entries", "version "+strconv.Itoa(info.Entry),
 					"applications", strconv.Itoa(info.Applications), "accounts", strconv.Itoa(info.Accounts),

@@ -1,8 +1,6 @@
 package e2e
 
 import (
-	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -55,40 +53,13 @@ func newCluster(t *testing.T) *site.Cluster {
 	return c
 }
 
-// members asks one scheduler for all.
-func members(ctx context.Context, s *site.Site) ([]api.ReplicaView, error) {
-	out, err := s.CLI(ctx, "scheduler", "members", "--json")
-	if err != nil {
-		return nil, err
-	}
-	var list []api.ReplicaView
-	return list, json.Unmarshal([]byte(out), &list)
-}
-
 // leaderOf waits until everyone reaches everyone, and gives who leads.
 func leaderOf(t *testing.T, c *site.Cluster) int {
 	t.Helper()
-	lead := -1
-	eventually(t, 15*time.Second, func() error {
-		for i, m := range c.Members {
-			list, err := members(t.Context(), m)
-			if err != nil {
-				return err
-			}
-			for _, v := range list {
-				if !v.Reached || !v.Voter {
-					return fmt.Errorf("%s is not there yet", v.Replica.ID)
-				}
-				if v.Self && v.Leader {
-					lead = i
-				}
-			}
-		}
-		if lead < 0 {
-			return errors.New("nobody leads")
-		}
-		return nil
-	})
+	lead, err := c.Leader(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
 	return lead
 }
 
@@ -212,7 +183,7 @@ func killOne(t *testing.T, c *site.Cluster, made map[api.SessionID]bool) time.Du
 func TestMembersComeAndGo(t *testing.T) {
 	c := newCluster(t)
 	lead := leaderOf(t, c)
-	list, err := members(t.Context(), c.Members[lead])
+	list, err := c.Members[lead].Replicas(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -221,7 +192,7 @@ func TestMembersComeAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, 5*time.Second, func() error {
-		list, err := members(t.Context(), c.Members[lead])
+		list, err := c.Members[lead].Replicas(t.Context())
 		if err == nil && !slices.ContainsFunc(list, func(v api.ReplicaView) bool { return v.Leader && v.Replica.ID == other }) {
 			err = errors.New("another one leads")
 		}
@@ -249,7 +220,7 @@ func TestMembersComeAndGo(t *testing.T) {
 	}
 	eventually(t, 10*time.Second, func() error {
 		for _, m := range c.Members {
-			list, err := members(t.Context(), m)
+			list, err := m.Replicas(t.Context())
 			if err != nil && strings.Contains(m.Sched.Output(), "was removed from its cluster") {
 				continue // it is the one that left
 			}

@@ -2,6 +2,7 @@ package site
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,8 @@ import (
 	"strconv"
 	"syscall"
 	"time"
+
+	"github.com/perigee-cloud/perigee/api"
 )
 
 // Cluster is several schedulers on loopback, each a process.
@@ -68,6 +71,49 @@ func (c *Cluster) memberArgs(i int) []string {
 		}
 	}
 	return args
+}
+
+// leaderWait bounds how long Leader waits: an election, and a member's start.
+const leaderWait = 20 * time.Second
+
+// Replicas is what a member says of all of them.
+func (s *Site) Replicas(ctx context.Context) ([]api.ReplicaView, error) {
+	out, err := s.CLI(ctx, "scheduler", "members", "--json")
+	if err != nil {
+		return nil, err
+	}
+	var list []api.ReplicaView
+	if err := json.Unmarshal([]byte(out), &list); err != nil {
+		return nil, fmt.Errorf("read members: %w", err)
+	}
+	return list, nil
+}
+
+// Leader waits until everyone reaches everyone, and gives who leads.
+func (c *Cluster) Leader(ctx context.Context) (int, error) {
+	lead := -1
+	err := Poll(ctx, leaderWait, func() error {
+		lead = -1
+		for i, m := range c.Members {
+			list, err := m.Replicas(ctx)
+			if err != nil {
+				return err
+			}
+			for _, v := range list {
+				if !v.Reached || !v.Voter {
+					return fmt.Errorf("%s is not there yet", v.Replica.ID)
+				}
+				if v.Self && v.Leader {
+					lead = i
+				}
+			}
+		}
+		if lead < 0 {
+			return errors.New("nobody leads")
+		}
+		return nil
+	})
+	return lead, err
 }
 
 // Close ends every member the way Ctrl-C does.
