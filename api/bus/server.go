@@ -203,13 +203,13 @@ func (s *Server) awaitReady(ctx context.Context) error {
 	}
 }
 
-// Ready waits until the server listens.
+// Ready waits until the server listens; why ctx ended is in the error.
 func (s *Server) Ready(ctx context.Context) error {
 	select {
 	case <-s.ready:
 		return nil
 	case <-ctx.Done():
-		return fmt.Errorf("wait for bus: %w", ctx.Err())
+		return fmt.Errorf("wait for bus: %w", context.Cause(ctx))
 	}
 }
 

@@ -1,6 +1,27 @@
 package control
 
-import "testing"
+import (
+	"net"
+	"strings"
+	"testing"
+)
+
+// A stranger must read whose port it is, not that something was cancelled.
+func TestTakenPortIsNamed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	cfg := testConfig(t)
+	cfg.NATSListen = l.Addr().String()
+	err = Run(t.Context(), cfg)
+	for _, want := range []string{"--nats-listen", cfg.NATSListen, "address already in use"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("the error is %v: %q is not in it", err, want)
+		}
+	}
+}
 
 // The schedulers' password speaks for everybody: no node may learn it.
 func TestNodesAreNotToldTheSchedulersPassword(t *testing.T) {
