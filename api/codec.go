@@ -11,10 +11,16 @@ const (
 	VP8  Codec = "VP8"
 	VP9  Codec = "VP9"
 	AV1  Codec = "AV1"
+	// H265 is encoded by hardware alone; few browsers take it.
+	H265 Codec = "H265"
 )
 
-// Codecs lists every codec, the cheapest to encode first.
-func Codecs() []Codec { return []Codec{H264, VP8, VP9, AV1} }
+// Codecs lists every codec: those that processors encode, the cheapest first,
+// then what only hardware does.
+func Codecs() []Codec { return append(SoftwareCodecs(), H265) }
+
+// SoftwareCodecs lists those that processors encode.
+func SoftwareCodecs() []Codec { return []Codec{H264, VP8, VP9, AV1} }
 
 // ParseCodec reads a codec's name in any case.
 func ParseCodec(s string) (Codec, error) {
@@ -23,7 +29,7 @@ func ParseCodec(s string) (Codec, error) {
 			return c, nil
 		}
 	}
-	return "", Invalidf("codec", "%q is not a codec; use one of H264, VP8, VP9, AV1", s)
+	return "", Invalidf("codec", "%q is not a codec; use one of H264, VP8, VP9, AV1, H265", s)
 }
 
 // softwareCost is processor time per macroblock relative to libx264

@@ -124,7 +124,7 @@ func TestCost(t *testing.T) {
 	if got := Cost(PoolCPU, H264, hd30); got != 108_000 {
 		t.Errorf("720p30 costs %d macroblocks per second, want 108,000", got)
 	}
-	for _, c := range Codecs()[1:] {
+	for _, c := range SoftwareCodecs()[1:] {
 		if Cost(PoolCPU, c, hd30) <= Cost(PoolCPU, H264, hd30) {
 			t.Errorf("%s costs no more than H264 in software", c)
 		}

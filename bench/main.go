@@ -41,6 +41,8 @@ func measurements() []measurement {
 		{"encoders_probe", encodersProbe},
 		{"encoders_certificate", encodersCertificate},
 		{"encoders_density", encodersDensity},
+		{"encoders_spread", encodersSpread},
+		{"encoders_large", encodersSpreadLarge},
 		{"encoders_gossip", encodersGossip},
 		{"scheduler_ledger", schedulerLedger},
 		{"scheduler_herd", schedulerHerd},

@@ -120,7 +120,7 @@ func TestHeadroomIsAtTheCertifiedCosts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.SetPools([]api.Capacity{{Pool: api.PoolCPU, Macroblocks: 900_000, Codecs: api.Codecs(), Factors: []api.CostFactor{
+	a.SetPools([]api.Capacity{{Pool: api.PoolCPU, Macroblocks: 900_000, Codecs: api.SoftwareCodecs(), Factors: []api.CostFactor{
 		{Codec: api.VP9, Thousandths: 3000}, {Codec: api.VP9, Preset: api.PresetFast, Thousandths: 1500}}}})
 	hd := api.Screen{Width: 1280, Height: 720, FPS: 30}
 	for preset, want := range map[api.Preset]uint64{api.PresetDefault: 324_000, api.PresetFast: 162_000} {

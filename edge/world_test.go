@@ -144,7 +144,7 @@ func newWorld(t *testing.T, change ...func(*Config)) *world {
 	w := &world{t: t, base: base, bus: &fakeBus{}}
 	w.cfg = Config{
 		Run: local.Run(filepath.Join(base, "run")), Bus: w.bus, Publish: w.bus, Start: fakes,
-		Pools:          []api.Capacity{{Pool: api.PoolCPU, Macroblocks: 900_000, Codecs: api.Codecs()}},
+		Pools:          []api.Capacity{{Pool: api.PoolCPU, Macroblocks: 900_000, Codecs: api.SoftwareCodecs()}},
 		Log:            slog.New(slog.NewTextHandler(testLog{t}, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		HeartbeatEvery: 20 * time.Millisecond, StopGrace: 200 * time.Millisecond,
 	}

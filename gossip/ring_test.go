@@ -247,7 +247,7 @@ func TestBadConfiguration(t *testing.T) {
 func TestMetaOfANodeFits(t *testing.T) {
 	n := api.Node{ID: "0123456789abcdef", Region: strings.Repeat("r", 64), Location: api.Location{Latitude: -33.868812345, Longitude: 151.209312345, RadiusKM: 123.456, Known: true, City: "Sydney"}}
 	for _, p := range []api.Pool{api.PoolNVENC, api.PoolVAAPI, api.PoolCPU} {
-		n.Pools = append(n.Pools, api.Capacity{Pool: p, Codecs: api.Codecs()})
+		n.Pools = append(n.Pools, api.Capacity{Pool: p, Codecs: api.SoftwareCodecs()})
 	}
 	b, err := MetaOf(n).encode()
 	if err != nil {

@@ -148,7 +148,7 @@ func BenchmarkKeepExplanation(b *testing.B) {
 	for i := range maxExplained - 1 {
 		x.Candidates = append(x.Candidates, api.ExplainedCandidate{Rank: i + 2, Node: api.NodeID(fmt.Sprintf("node%012d", i)), Region: "eu", Source: "distance",
 			Location: api.Location{Known: true, Latitude: 48 + float64(i)/7, Longitude: 11}, DistanceKM: float64(i) * 11.1, EstimateMS: float64(i), ErrorMS: 1.5, ScoreMS: float64(i),
-			Pools: []api.PoolRecord{{Capacity: api.Capacity{Pool: api.PoolCPU, Macroblocks: 864000, Codecs: api.Codecs()}, Reserved: uint64(i) * 1000}}})
+			Pools: []api.PoolRecord{{Capacity: api.Capacity{Pool: api.PoolCPU, Macroblocks: 864000, Codecs: api.SoftwareCodecs()}, Reserved: uint64(i) * 1000}}})
 	}
 	n := 0
 	for b.Loop() {

@@ -267,7 +267,7 @@ func (w *world) app() {
 
 func cpuFor(streams uint64) []api.Capacity {
 	one := api.Cost(api.PoolCPU, api.H264, api.Screen{Width: 1280, Height: 720, FPS: 60})
-	return []api.Capacity{{Pool: api.PoolCPU, Macroblocks: one * streams, Codecs: api.Codecs()}}
+	return []api.Capacity{{Pool: api.PoolCPU, Macroblocks: one * streams, Codecs: api.SoftwareCodecs()}}
 }
 
 // edge joins a simulated edge with room for so many 1280x720@60 H.264 streams,

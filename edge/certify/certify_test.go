@@ -117,7 +117,7 @@ func TestJobs(t *testing.T) {
 		{Index: 2, Name: "NVIDIA H200", State: gpu.StateNoEncoder}, {Index: 3, Name: "Future", Engines: -1, State: gpu.StateOK},
 		{Index: 4, Name: "Tesla T4", Engines: 1, State: gpu.StateLost}, {Index: 5, Name: "NVIDIA L4", Engines: 2, State: gpu.StateOK, MIG: true},
 	}}
-	want := "nvenc0:H264 nvenc1:H264 nvenc1:AV1 nvenc3:H264 nvenc3:AV1 vaapi0:H264 cpu:H264 cpu:VP8 cpu:VP9 cpu:AV1"
+	want := "nvenc0:H264 nvenc0:H265 nvenc1:H264 nvenc1:H265 nvenc1:AV1 nvenc3:H264 nvenc3:H265 nvenc3:AV1 vaapi0:H264 vaapi0:H265 cpu:H264 cpu:VP8 cpu:VP9 cpu:AV1"
 	if got := jobNames(inv); got != want {
 		t.Errorf("jobs %s", got)
 	}
@@ -132,7 +132,7 @@ func nodeID() api.NodeID { return api.NodeIDFromKey(key().Public().(ed25519.Publ
 // certificate is one of a machine without graphics processors.
 func certificate(mbs uint64) api.Certificate {
 	c := api.Certificate{Version: 1, Node: nodeID(), State: api.CertificateComplete, Machine: "m", Cores: 2, Software: "s", Clip: Clip}
-	for _, codec := range api.Codecs() {
+	for _, codec := range api.SoftwareCodecs() {
 		c.Engines = append(c.Engines, api.EngineCertificate{Engine: "cpu", Pool: api.PoolCPU, Codec: codec, State: api.EngineCertified, Macroblocks: mbs})
 	}
 	return c
@@ -261,7 +261,7 @@ func TestPoolsNeverAboveTheCertificate(t *testing.T) {
 	if len(got) != 1 || got[0].Macroblocks != 500_000 || len(got[0].Codecs) != 4 {
 		t.Errorf("certified: %+v", got)
 	}
-	for _, codec := range api.Codecs() { // whatever runs alone fits
+	for _, codec := range api.SoftwareCodecs() { // whatever runs alone fits
 		hd := api.Screen{Width: 1280, Height: 720, FPS: 30}
 		streams := got[0].Macroblocks / got[0].Cost(codec, api.PresetDefault, hd)
 		for _, e := range c.Engines {

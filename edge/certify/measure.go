@@ -38,7 +38,7 @@ type Job struct {
 	Pool   api.Pool
 	Device string // for vaapi the render node, for nvenc the device's index
 	Codec  api.Codec
-	Public uint64
+	Public uint64 // what is published of its model, macroblocks per second; 0 = nothing
 }
 
 // Jobs lists what is to be measured of a machine: hardware first.
@@ -49,16 +49,22 @@ func Jobs(inv gpu.Inventory) []Job {
 			continue
 		}
 		p, known := gpu.PublishedOf(d.Name)
-		codecs := []api.Codec{api.H264, api.AV1}
+		codecs := []api.Codec{api.H264, api.H265, api.AV1}
 		if known {
 			codecs = p.Codecs
 		}
 		for _, c := range codecs {
-			out = append(out, Job{Engine: fmt.Sprintf("nvenc%d", d.Index), Pool: api.PoolNVENC, Device: fmt.Sprint(d.Index), Codec: c, Public: p.Macroblocks})
+			j := Job{Engine: fmt.Sprintf("nvenc%d", d.Index), Pool: api.PoolNVENC, Device: fmt.Sprint(d.Index), Codec: c}
+			if c == api.H264 { // the table's figures
+				j.Public = p.Macroblocks
+			}
+			out = append(out, j)
 		}
 	}
 	for i, r := range inv.VAAPI {
-		out = append(out, Job{Engine: fmt.Sprintf("vaapi%d", i), Pool: api.PoolVAAPI, Device: r.Path, Codec: api.H264})
+		for _, c := range []api.Codec{api.H264, api.H265} {
+			out = append(out, Job{Engine: fmt.Sprintf("vaapi%d", i), Pool: api.PoolVAAPI, Device: r.Path, Codec: c})
+		}
 	}
 	for _, c := range gpu.Software() {
 		out = append(out, Job{Engine: string(api.PoolCPU), Pool: api.PoolCPU, Codec: c})

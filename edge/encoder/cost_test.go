@@ -107,7 +107,7 @@ func BenchmarkCost(b *testing.B) {
 		api.AV1: nil, // Debian 12's ffmpeg has no AV1 encoder for real time
 	}
 	const over = 6 * time.Second
-	for _, codec := range api.Codecs() {
+	for _, codec := range api.SoftwareCodecs() {
 		b.Run(string(codec), func(b *testing.B) {
 			display := xvfb.Start(b, "-screen", "0", "1280x720x24").Display
 			paint(b, display)

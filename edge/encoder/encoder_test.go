@@ -121,7 +121,7 @@ func TestPaintedAgainIsStill(t *testing.T) {
 
 func TestKeyframeOfAStillScreen(t *testing.T) {
 	display := xvfb.Start(t, "-screen", "0", "640x360x24").Display
-	for _, codec := range api.Codecs() {
+	for _, codec := range api.SoftwareCodecs() {
 		t.Run(string(codec), func(t *testing.T) {
 			s := startEncoder(t)
 			s.send(media.TypeConfigure, configure(display, codec))

@@ -149,6 +149,31 @@ func (b *Book) Quarantined() (map[string]string, error) {
 	return out, err
 }
 
+// Encodable keeps the codecs that an engine of the node encodes now: one in
+// quarantine is none. All of them stay where nobody keeps a book, or none would.
+func (b *Book) Encodable(codecs []api.Codec) ([]api.Codec, error) {
+	var out []api.Codec
+	err := b.locked(func() error {
+		var list []Engine
+		if err := read(b.path(fileEngines), &list); err != nil {
+			return err
+		}
+		faults, err := b.faults()
+		for _, c := range codecs {
+			if slices.ContainsFunc(list, func(e Engine) bool {
+				return slices.Contains(e.Codecs, c) && !b.now().Before(faults[e.Name].Until)
+			}) {
+				out = append(out, c)
+			}
+		}
+		return err
+	})
+	if err != nil || len(out) == 0 {
+		out = codecs
+	}
+	return out, err
+}
+
 func (b *Book) faults() (map[string]fault, error) {
 	faults := map[string]fault{}
 	return faults, read(b.path(fileQuarantine), &faults)

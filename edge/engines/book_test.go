@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -24,7 +25,7 @@ func machine() []Engine {
 		{Name: "nvenc0", Pool: api.PoolNVENC, Device: "0", Macroblocks: 300_000, Codecs: h264()},
 		{Name: "nvenc1", Pool: api.PoolNVENC, Device: "1", Macroblocks: 300_000, Sessions: 1, Codecs: h264()},
 		{Name: "vaapi0", Pool: api.PoolVAAPI, Device: "/dev/dri/renderD128", Macroblocks: 300_000, Codecs: h264()},
-		{Name: "cpu", Pool: api.PoolCPU, Macroblocks: 700_000, Codecs: api.Codecs()},
+		{Name: "cpu", Pool: api.PoolCPU, Macroblocks: 700_000, Codecs: api.SoftwareCodecs()},
 	}
 }
 
@@ -158,6 +159,33 @@ func TestQuarantine(t *testing.T) {
 	}
 }
 
+// What only hardware encodes is not there while the hardware is out.
+func TestEncodable(t *testing.T) {
+	list := machine()
+	list[2].Codecs = append(h264(), api.H265)
+	d := newDesk(t, list)
+	ask := []api.Codec{api.H265, api.VP8}
+	check := func(want ...api.Codec) {
+		t.Helper()
+		if got, err := d.book.Encodable(ask); err != nil || !slices.Equal(got, want) {
+			t.Errorf("encodable %v, %v; want %v", got, err, want)
+		}
+	}
+	check(api.H265, api.VP8)
+	s, want := d.session(1), Want{Pool: api.PoolVAAPI, Codec: api.H265, Screen: hd(30)}
+	if g, err := d.book.Take(s, want); err != nil || g.Engine != "vaapi0" {
+		t.Fatalf("%+v, %v", g, err)
+	}
+	if _, err := d.book.Fail(s, want, "hangs"); !errors.Is(err, ErrNone) {
+		t.Errorf("H.265 goes on without its engine: %v", err)
+	}
+	check(api.VP8)
+	ask = []api.Codec{api.H265}
+	check(api.H265) // nothing else is left: the start says why it cannot be
+	d.now = d.now.Add(quarantineFirst)
+	check(api.H265)
+}
+
 func TestWithoutABook(t *testing.T) {
 	d := newDesk(t, nil)
 	g, err := d.book.Take(d.session(1), Want{Pool: api.PoolCPU, Codec: api.VP8, Screen: hd(60)})
@@ -207,7 +235,7 @@ func TestCertifiedCapacityIsPromisedOnce(t *testing.T) {
 					// Workers share sessions: a daemon and a stream may act for one at once.
 					s := d.run.Session(api.SessionID(fmt.Sprint("s", r.IntN(12))), api.Generation(1+r.IntN(2)))
 					want := Want{Pool: []api.Pool{api.PoolNVENC, api.PoolVAAPI, api.PoolCPU}[r.IntN(3)],
-						Codec: api.Codecs()[r.IntN(2)], Screen: hd(15 * (1 + r.IntN(5)))}
+						Codec: api.SoftwareCodecs()[r.IntN(2)], Screen: hd(15 * (1 + r.IntN(5)))}
 					var err error
 					switch r.IntN(4) {
 					case 0:
@@ -263,7 +291,7 @@ func TestCertified(t *testing.T) {
 
 // The book promises at the costs that the schedulers were told.
 func TestFactorsAreThePools(t *testing.T) {
-	d := newDesk(t, []Engine{{Name: "cpu", Pool: api.PoolCPU, Macroblocks: 6 * 108_000, Codecs: api.Codecs(), Factors: []api.CostFactor{
+	d := newDesk(t, []Engine{{Name: "cpu", Pool: api.PoolCPU, Macroblocks: 6 * 108_000, Codecs: api.SoftwareCodecs(), Factors: []api.CostFactor{
 		{Codec: api.VP9, Thousandths: 4000}, {Codec: api.VP9, Preset: api.PresetFast, Thousandths: 2000}}}})
 	want := Want{Pool: api.PoolCPU, Codec: api.VP9, Screen: hd(30)}
 	if g, err := d.book.Take(d.session(1), want); err != nil || g.Macroblocks != 4*108_000 {

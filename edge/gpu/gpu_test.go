@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"testing"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -64,10 +65,13 @@ func TestPublishedFigures(t *testing.T) {
 		if known != want.known || p.Engines != want.engines || p.Macroblocks/108_000 != want.streams {
 			t.Errorf("%q: %+v, %v", name, p, known)
 		}
+		if known && slices.Contains(p.Codecs, api.H265) != (p.Engines > 0) {
+			t.Errorf("%q: codecs %v", name, p.Codecs)
+		}
 		if known && p.Source == "" {
 			t.Errorf("%q: a figure without a source", name)
 		}
-		if av1 := len(p.Codecs) == 2; av1 != want.av1 {
+		if av1 := len(p.Codecs) == 3; av1 != want.av1 {
 			t.Errorf("%q: codecs %v", name, p.Codecs)
 		}
 	}

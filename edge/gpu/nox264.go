@@ -11,5 +11,5 @@ import (
 // Software gives the codecs that this build encodes on processors: it has no
 // libx264.
 func Software() []api.Codec {
-	return slices.DeleteFunc(api.Codecs(), func(c api.Codec) bool { return c == api.H264 })
+	return slices.DeleteFunc(api.SoftwareCodecs(), func(c api.Codec) bool { return c == api.H264 })
 }

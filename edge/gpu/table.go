@@ -1,6 +1,7 @@
 package gpu
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -9,7 +10,7 @@ import (
 // Published is what is published of a model.
 type Published struct {
 	Engines     int    // encoders; 0 = none
-	Macroblocks uint64 // per second, all engines, H.264 for low latency
+	Macroblocks uint64 // per second, all engines, H.264 for low latency; of other codecs nothing is tabled
 	Codecs      []api.Codec
 	Source      string
 }
@@ -65,7 +66,7 @@ func models() []model {
 // does not have.
 func PublishedOf(name string) (p Published, ok bool) {
 	if has(name, "T4") { // between P3 and P5 of Turing
-		return Published{Engines: 1, Macroblocks: 37 * 108_000, Codecs: []api.Codec{api.H264}, Source: seedT4}, true
+		return Published{Engines: 1, Macroblocks: 37 * 108_000, Codecs: []api.Codec{api.H264, api.H265}, Source: seedT4}, true
 	}
 	for _, m := range models() {
 		if !has(name, m.words) {
@@ -73,7 +74,7 @@ func PublishedOf(name string) (p Published, ok bool) {
 		}
 		p = Published{Engines: m.engines, Macroblocks: uint64(m.engines) * m.fps * hd1080, Source: m.source}
 		if m.engines > 0 {
-			p.Codecs = []api.Codec{api.H264}
+			p.Codecs = []api.Codec{api.H264, api.H265} // every NVENC since Pascal
 		}
 		if m.av1 {
 			p.Codecs = append(p.Codecs, api.AV1)
@@ -98,7 +99,8 @@ func has(name, words string) bool {
 }
 
 // Estimate gives what the devices are published to encode: it stands in for a
-// certificate. ok is false when none is in the table.
+// certificate. H.265 waits for one: its speed is not in the table, and no other
+// engine may take its sessions over. ok is false when no device is in the table.
 func Estimate(devices []Device) (c api.Capacity, ok bool) {
 	c.Pool = api.PoolNVENC
 	for _, d := range devices {
@@ -112,5 +114,6 @@ func Estimate(devices []Device) (c api.Capacity, ok bool) {
 		}
 		ok = true
 	}
+	c.Codecs = slices.DeleteFunc(slices.Clone(c.Codecs), func(k api.Codec) bool { return k == api.H265 })
 	return c, ok
 }

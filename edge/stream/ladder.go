@@ -63,6 +63,16 @@ func (l *ladder) assign(codec api.Codec, screen api.Screen) (engines.Grant, erro
 	return g, nil
 }
 
+// there keeps the codecs that an engine of the node encodes now: what hardware
+// alone does is not offered while that is out.
+func (l *ladder) there(codecs []api.Codec) []api.Codec {
+	out, err := l.book.Encodable(codecs)
+	if err != nil {
+		l.log.Warn("codecs are offered without a look at the engines", "error", err)
+	}
+	return out
+}
+
 // next gives the engine after the one that failed.
 func (l *ladder) next(why string) (engines.Grant, error) {
 	l.mu.Lock()

@@ -245,7 +245,7 @@ func (s *session) connect(v *viewer, set rtc.Settings) error {
 		}
 	}
 	p, err := s.transport.NewPeer(rtc.PeerConfig{
-		Codecs: rtc.Preference(set.Video.PreferredDecoderCodecs, s.spec.Codecs), Video: set.EnableVideo, Audio: set.EnableSpeaker,
+		Codecs: rtc.Preference(set.Video.PreferredDecoderCodecs, s.ladder.there(s.spec.Codecs)), Video: set.EnableVideo, Audio: set.EnableSpeaker,
 		Limits: media.BitrateLimits(s.screen), ICEServers: s.spec.ICEServers, Log: s.log,
 		Events: rtc.Events{
 			Signal:   func(f []byte) { s.post(own(func() { s.answer(v, f) })) },

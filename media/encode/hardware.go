@@ -98,10 +98,14 @@ func hardwareRecipe(c Config) (recipe, bool) {
 	switch {
 	case c.Pool == api.PoolNVENC && c.Codec == api.H264:
 		return nvencH264(), true
+	case c.Pool == api.PoolNVENC && c.Codec == api.H265:
+		return nvencH265(), true
 	case c.Pool == api.PoolNVENC && c.Codec == api.AV1:
 		return nvencAV1(), true
 	case c.Pool == api.PoolVAAPI && c.Codec == api.H264:
-		return vaapiH264(), true
+		return vaapi("h264_vaapi", "constrained_baseline"), true
+	case c.Pool == api.PoolVAAPI && c.Codec == api.H265:
+		return vaapi("hevc_vaapi", "main"), true
 	}
 	return recipe{}, false
 }

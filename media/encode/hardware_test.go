@@ -2,7 +2,9 @@ package encode
 
 import (
 	"errors"
+	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,7 +17,7 @@ import (
 // Every option of the hardware recipes is one that FFmpeg knows, with a value
 // that it takes: so much can be seen without a graphics processor.
 func TestHardwareOptionsAreKnown(t *testing.T) {
-	for _, codec := range []api.Codec{api.H264, api.AV1} {
+	for _, codec := range []api.Codec{api.H264, api.H265, api.AV1} {
 		cfg := Config{Codec: codec, Pool: api.PoolNVENC, Width: 1280, Height: 720, FPS: 60, BitrateKbps: 4000, Threads: 1}
 		r, ok := recipes(cfg)
 		if !ok {
@@ -40,6 +42,44 @@ func TestHardwareOptionsAreKnown(t *testing.T) {
 	}
 	if o := nvencOptions(Config{FPS: 50, BitrateKbps: 5000, Device: "3"}); o["bufsize"] != "100000" || o["gpu"] != "3" || o["g"] != "-1" {
 		t.Errorf("options %v", o)
+	}
+}
+
+// VA-API's options the same way: by this FFmpeg where it has VA-API, else by what
+// the system's command says of them.
+func TestVAAPIOptionsAreKnown(t *testing.T) {
+	for _, codec := range []api.Codec{api.H264, api.H265} {
+		cfg := Config{Codec: codec, Pool: api.PoolVAAPI, Width: 1280, Height: 720, FPS: 60, BitrateKbps: 4000, Threads: 1}
+		r, ok := recipes(cfg)
+		if !ok {
+			t.Fatalf("no recipe of %s", codec)
+		}
+		var known func(key, value string) bool
+		if c := astiav.FindEncoderByName(r.name); c != nil {
+			cc := astiav.AllocCodecContext(c)
+			defer cc.Free()
+			known = func(key, value string) bool {
+				return cc.PrivateData().Options().Set(key, value, astiav.NewOptionSearchFlags()) == nil
+			}
+		} else {
+			help, err := exec.Command("ffmpeg", "-hide_banner", "-h", "encoder="+r.name).Output()
+			if err != nil || !strings.Contains(string(help), "AVOptions") {
+				t.Skipf("neither this FFmpeg nor the ffmpeg command has %s (VA-API): %v", r.name, err)
+			}
+			words := strings.Fields(string(help))
+			known = func(key, value string) bool {
+				_, number := strconv.Atoi(value)
+				return slices.Contains(words, "-"+key) && (number == nil || slices.Contains(words, value))
+			}
+		}
+		for key, value := range r.options(cfg) {
+			if key != "maxrate" && key != "bufsize" && !known(key, value) {
+				t.Errorf("%s knows no %s=%s", r.name, key, value)
+			}
+		}
+		if known("no_such_option", "1") {
+			t.Error("every option is known")
+		}
 	}
 }
 
@@ -79,7 +119,7 @@ func TestHardwareInput(t *testing.T) {
 	const w, h = 48, 34
 	pic := newCanvas(w, h)
 	pic.noise(3)
-	for name, hw := range map[string]*hardware{"BGRA": nvencInput(), "NV12": vaapiH264().hardware} {
+	for name, hw := range map[string]*hardware{"BGRA": nvencInput(), "NV12": vaapi("h264_vaapi", "main").hardware} {
 		v := &Video{cfg: Config{Width: w, Height: h}, recipe: recipe{hardware: hw}, frame: astiav.AllocFrame(), packet: astiav.AllocPacket(), blocks: newBlocks(w, h)}
 		v.frame.SetWidth(w)
 		v.frame.SetHeight(h)

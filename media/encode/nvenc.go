@@ -11,9 +11,10 @@ import (
 // B-frames, no look-ahead, nothing held back, constant bitrate with a buffer of
 // one picture, no scene-cut keys. A gop of -1 is NVENC's endless one.
 //
-// FFmpeg's intra-refresh is periodic and excludes keys on demand; a refresh on
-// loss and reference invalidation are not exposed by it. So loss is answered by
-// a key, which the one-picture buffer keeps short.
+// FFmpeg's intra-refresh only makes refreshes that come periodically, all the
+// time, in place of periodic keys (7.1, nvenc.c: intraRefreshPeriod from "g"); one
+// on demand (forceIntraRefreshWithFrameCnt) and reference invalidation it never
+// asks for. So loss is answered by a key, which the one-picture buffer keeps short.
 func nvencOptions(c Config) map[string]string {
 	bits := c.BitrateKbps * 1000
 	return map[string]string{
@@ -70,6 +71,12 @@ func nvencInput() *hardware {
 func nvencH264() recipe {
 	return recipe{name: "h264_nvenc", rate: nvencRate, hardware: nvencInput(), faster: nvencFast(), options: func(c Config) map[string]string {
 		return with(nvencOptions(c), map[string]string{"profile": "baseline", "coder": "cavlc"})
+	}}
+}
+
+func nvencH265() recipe {
+	return recipe{name: "hevc_nvenc", rate: nvencRate, hardware: nvencInput(), faster: nvencFast(), options: func(c Config) map[string]string {
+		return with(nvencOptions(c), map[string]string{"profile": "main", "tier": "main"})
 	}}
 }
 

@@ -102,7 +102,7 @@ func decoder(t *testing.T, codec api.Codec) func([]byte) []byte {
 // Any neighbours on a board may turn; where they differ, the changes cancel out.
 func TestEveryCellOfABoardIsSeen(t *testing.T) {
 	const w, h = 640, 256
-	for _, codec := range api.Codecs() {
+	for _, codec := range api.SoftwareCodecs() {
 		for _, side := range []int{8, 16, 24, 32} {
 			t.Run(fmt.Sprint(codec, side), func(t *testing.T) {
 				v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 30, BitrateKbps: 8000, Threads: 1})

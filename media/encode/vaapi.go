@@ -10,18 +10,18 @@ import (
 // vaapiDevice is the first render node of a machine with one processor.
 const vaapiDevice = "/dev/dri/renderD128"
 
-// vaapiH264 is VA-API's H.264 (Intel, AMD): no B-frames, one picture in flight,
+// vaapi is an encoder of VA-API (Intel, AMD): no B-frames, one picture in flight,
 // constant bitrate with a buffer of one picture. It needs an FFmpeg with VA-API,
 // which Debian's has and the minimal one of deploy/ffmpeg has not.
-func vaapiH264() recipe {
+func vaapi(name, profile string) recipe {
 	return recipe{
-		name: "h264_vaapi",
+		name: name,
 		options: func(c Config) map[string]string {
 			bits := c.BitrateKbps * 1000
 			return map[string]string{
 				"async_depth":  "1",
 				"rc_mode":      "CBR",
-				"profile":      "constrained_baseline",
+				"profile":      profile,
 				"idr_interval": "0",
 				"maxrate":      strconv.Itoa(bits),
 				"bufsize":      strconv.Itoa(bits / c.FPS),

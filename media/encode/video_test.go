@@ -38,7 +38,7 @@ func encode(t *testing.T, v *Video, c *canvas, changed image.Rectangle, key bool
 }
 
 func eachCodec(t *testing.T, f func(t *testing.T, c api.Codec)) {
-	for _, c := range api.Codecs() {
+	for _, c := range api.SoftwareCodecs() {
 		t.Run(string(c), func(t *testing.T) { f(t, c) })
 	}
 }
@@ -254,7 +254,7 @@ func BenchmarkLoad(b *testing.B) {
 
 // BenchmarkEncode converts and encodes 1280x720 with 20 moving rectangles.
 func BenchmarkEncode(b *testing.B) {
-	for _, codec := range api.Codecs() {
+	for _, codec := range api.SoftwareCodecs() {
 		b.Run(string(codec), func(b *testing.B) {
 			const w, h = 1280, 720
 			v, err := NewVideo(Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 4000})

@@ -48,7 +48,7 @@ func TestBlocksAreSharpBeforeTheyArePassedOver(t *testing.T) {
 
 // The faster preset is known by every encoder and refused by none; another is.
 func TestPresets(t *testing.T) {
-	for _, codec := range api.Codecs() {
+	for _, codec := range api.SoftwareCodecs() {
 		v := open(t, Config{Codec: codec, Preset: api.PresetFast, Width: 320, Height: 192, FPS: 30, BitrateKbps: 1000})
 		pic := newCanvas(320, 192)
 		if err := v.Load(pic.pix, pic.stride(), pic.all()); err != nil {

@@ -27,6 +27,8 @@ var payloads = []payload{
 	{api.VP9, webrtc.MimeTypeVP9, "profile-id=0", 98},
 	{api.H264, webrtc.MimeTypeH264, "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f", 102},
 	{api.AV1, webrtc.MimeTypeAV1, "", 45},
+	// Level 5.1, above all sizes: browsers answer with their own, and decode beyond it.
+	{api.H265, webrtc.MimeTypeH265, "level-id=153;profile-id=1;tier-flag=0;tx-mode=SRST", 49},
 }
 
 const (
@@ -133,6 +135,8 @@ func payloader(mime string) rtp.Payloader {
 		return &codecs.AV1Payloader{}
 	case strings.EqualFold(mime, webrtc.MimeTypeH264):
 		return &codecs.H264Payloader{}
+	case strings.EqualFold(mime, webrtc.MimeTypeH265):
+		return &codecs.H265Payloader{}
 	default:
 		return &codecs.OpusPayloader{}
 	}
@@ -142,8 +146,9 @@ func payloader(mime string) rtp.Payloader {
 // change of codec the encode process may still send the old one's frames.
 func isKeyOf(c api.Codec, data []byte) bool {
 	switch c {
-	case api.H264: // a start code
-		return bytes.HasPrefix(data, []byte{0, 0, 1}) || bytes.HasPrefix(data, []byte{0, 0, 0, 1})
+	case api.H264, api.H265:
+		unit, ok := afterStartCode(data)
+		return ok && isH265(unit) == (c == api.H265)
 	case api.VP8: // RFC 6386, 9.1
 		return len(data) > 5 && data[0]&1 == 0 && bytes.Equal(data[3:6], []byte{0x9d, 0x01, 0x2a})
 	case api.VP9: // frame_marker, and frame_sync_code of a key frame of profile 0
@@ -152,4 +157,22 @@ func isKeyOf(c api.Codec, data []byte) bool {
 		return len(data) > 1 && (data[0] == 0x12 && data[1] == 0 || data[0] == 0x0a)
 	}
 	return false
+}
+
+// afterStartCode gives what follows the first start code (Rec. ITU-T H.264, annex B).
+func afterStartCode(data []byte) ([]byte, bool) {
+	unit, ok := bytes.CutPrefix(data, []byte{0, 0, 0, 1})
+	if !ok {
+		unit, ok = bytes.CutPrefix(data, []byte{0, 0, 1})
+	}
+	return unit, ok && len(unit) > 1
+}
+
+// isH265 tells the unit that a keyframe of H.265 begins with from one of H.264: a
+// delimiter, parameter set, SEI or picture of random access (Rec. ITU-T H.265,
+// 7.3.1.2 and table 7-1) in the base layer; H.264 has no unit with such a header.
+func isH265(unit []byte) bool {
+	const layers = 0x81 // of the first byte: forbidden_zero_bit, and nuh_layer_id's highest
+	kind := unit[0] >> 1
+	return unit[0]&layers == 0 && unit[1] == 1 && (kind >= 32 && kind <= 35 || kind == 39 || kind >= 16 && kind <= 21)
 }

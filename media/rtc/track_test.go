@@ -77,6 +77,7 @@ func delta(c api.Codec, size int) []byte {
 		api.VP8:  {0x11, 0, 0},
 		api.VP9:  {0x86, 0x00, 0x40, 0x92},
 		api.AV1:  {0x12, 0x00, 0x30},
+		api.H265: {0, 0, 0, 1, 0x02, 0x01},
 	}[c]
 	return append(head, make([]byte, size)...)
 }
@@ -93,6 +94,12 @@ func asKey(t *testing.T, c api.Codec, p []byte) bool {
 			kind = p[1] & 0x1f
 		}
 		return kind == 24 || kind == 7 || kind == 5 // with its parameter sets in front
+	case api.H265:
+		kind := p[0] >> 1 & 0x3f
+		if kind == 49 { // a fragment
+			kind = p[2] & 0x3f
+		}
+		return kind == 48 || kind >= 32 && kind <= 34 || kind >= 16 && kind <= 21
 	case api.VP8:
 		var v codecs.VP8Packet
 		b, err := v.Unmarshal(p)

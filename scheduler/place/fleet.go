@@ -118,7 +118,7 @@ func poolOf(c api.Capacity, used uint64, running int) pool {
 }
 
 // codecs in the order of their bits.
-var codecOrder = [...]api.Codec{api.H264, api.VP8, api.VP9, api.AV1}
+var codecOrder = [...]api.Codec{api.H264, api.VP8, api.VP9, api.AV1, api.H265}
 
 func codecBit(c api.Codec) uint8 {
 	for i, known := range codecOrder {

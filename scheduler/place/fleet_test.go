@@ -225,7 +225,7 @@ func bigFleet(rnd *rand.Rand, n int) *Fleet {
 		if rnd.IntN(10) > 0 {
 			used = 10 * 216_000
 		}
-		h.pools[2] = poolOf(api.Capacity{Pool: api.PoolCPU, Macroblocks: 10 * 216_000, Codecs: api.Codecs()}, used, 0)
+		h.pools[2] = poolOf(api.Capacity{Pool: api.PoolCPU, Macroblocks: 10 * 216_000, Codecs: api.SoftwareCodecs()}, used, 0)
 		f.put(h)
 	}
 	f.ready()
@@ -235,7 +235,7 @@ func bigFleet(rnd *rand.Rand, n int) *Fleet {
 func queries(rnd *rand.Rand) []Query {
 	var out []Query
 	for _, place := range cities(rnd, 512) {
-		out = append(out, Query{Need: api.Need{Screen: hd(60), Codecs: api.Codecs(), Client: place}})
+		out = append(out, Query{Need: api.Need{Screen: hd(60), Codecs: api.SoftwareCodecs(), Client: place}})
 	}
 	return out
 }

@@ -161,7 +161,7 @@ func (w *world) node(f []string) {
 		default:
 			p := strings.Split(x, ":")
 			pool := api.Pool(p[0])
-			capacity := api.Capacity{Pool: pool, Macroblocks: uint64(number(w.t, p[1])) * streamCost(pool), Codecs: api.Codecs()}
+			capacity := api.Capacity{Pool: pool, Macroblocks: uint64(number(w.t, p[1])) * streamCost(pool), Codecs: api.SoftwareCodecs()}
 			if len(p) > 2 && p[2] != "" {
 				capacity.Sessions = number(w.t, p[2])
 			}
@@ -227,7 +227,7 @@ func codecs(s string) []api.Codec {
 }
 
 func (w *world) place(f []string) string {
-	need := api.Need{App: "xterm", Screen: api.Screen{Width: 1280, Height: 720, FPS: 60}, Codecs: api.Codecs()}
+	need := api.Need{App: "xterm", Screen: api.Screen{Width: 1280, Height: 720, FPS: 60}, Codecs: api.SoftwareCodecs()}
 	for _, x := range f[1:] {
 		key, value, is := strings.Cut(x, "=")
 		if !is {

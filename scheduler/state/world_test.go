@@ -31,7 +31,7 @@ func oneHD() uint64 { return api.Cost(api.PoolCPU, api.H264, hd) }
 func node(t testing.TB, id string, streams uint64) *PutNode {
 	return &PutNode{
 		Doc: doc(t, api.Node{ID: api.NodeID(id), Name: id, Region: "eu", Boot: "b1", Pools: []api.Capacity{
-			{Pool: api.PoolCPU, Macroblocks: streams * oneHD(), Codecs: api.Codecs()},
+			{Pool: api.PoolCPU, Macroblocks: streams * oneHD(), Codecs: api.SoftwareCodecs()},
 			{Pool: api.PoolNVENC, Macroblocks: streams * oneHD(), Sessions: 3, Codecs: []api.Codec{api.H264}},
 		}}),
 		RelaySecret: []byte("0123456789abcdef"),
@@ -45,7 +45,7 @@ func app(t testing.TB, name, cmd string) *PutApp {
 func creation(id, node string) *Create {
 	return &Create{
 		ID: api.SessionID(id), Generation: 1, Account: "alice", App: "xterm", AppVersion: 1, Region: "eu",
-		Node: api.NodeID(node), Pool: api.PoolCPU, Codec: api.H264, Codecs: api.Codecs(), Reserved: oneHD(), Screen: hd,
+		Node: api.NodeID(node), Pool: api.PoolCPU, Codec: api.H264, Codecs: api.SoftwareCodecs(), Reserved: oneHD(), Screen: hd,
 		Joinable: true, IdleMinutes: api.IdleUnset,
 		Placement: api.Placement{Rank: 1, DistanceKM: 312.5, EstimateMS: 5.25, ErrorMS: 1.5, Source: "distance"},
 	}

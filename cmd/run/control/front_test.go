@@ -81,7 +81,7 @@ func joinOver(t *testing.T, admin *client.Client, base, ca string) (api.NodeJoin
 		t.Fatal(err)
 	}
 	n := api.Node{ID: api.NodeIDFromKey(public), Name: "n", PublicKey: public, Region: "eu", Boot: "b", Addresses: []string{"127.0.0.1"},
-		Pools: []api.Capacity{{Pool: api.PoolCPU, Macroblocks: 1000, Codecs: api.Codecs()}}}
+		Pools: []api.Capacity{{Pool: api.PoolCPU, Macroblocks: 1000, Codecs: api.SoftwareCodecs()}}}
 	c, err := client.New(client.Config{URL: base, CA: ca})
 	if err != nil {
 		t.Fatal(err)

@@ -60,7 +60,7 @@ func moves(t *testing.T, v *site.Viewer) {
 
 func TestStreamsEachCodec(t *testing.T) {
 	w := newWorld(t)
-	for _, codec := range api.Codecs() {
+	for _, codec := range api.SoftwareCodecs() {
 		t.Run(string(codec), func(t *testing.T) {
 			v := w.viewer(t)
 			defer v.Close()

@@ -56,7 +56,7 @@ func blocks() uint64 {
 }
 
 func (n *node) pools() []api.Capacity {
-	return []api.Capacity{{Pool: api.PoolCPU, Macroblocks: uint64(n.f.cfg.Streams) * blocks(), Codecs: api.Codecs()}}
+	return []api.Capacity{{Pool: api.PoolCPU, Macroblocks: uint64(n.f.cfg.Streams) * blocks(), Codecs: api.SoftwareCodecs()}}
 }
 
 // start runs the daemon, again and again when it is refused, until stop.

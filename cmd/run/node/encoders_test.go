@@ -57,7 +57,7 @@ func TestStoredCertificateIsOffered(t *testing.T) {
 		t.Errorf("before: %+v", pools)
 	}
 	c := api.Certificate{Version: 1, Node: id.ID, Full: true, State: api.CertificateComplete, Machine: e.inventory.Machine, Cores: e.inventory.Cores, Clip: certify.Clip}
-	for _, codec := range api.Codecs() {
+	for _, codec := range api.SoftwareCodecs() {
 		c.Engines = append(c.Engines, api.EngineCertificate{Engine: "cpu", Pool: api.PoolCPU, Codec: codec, State: api.EngineCertified, Macroblocks: 500_000})
 	}
 	if _, err := certify.Save(filepath.Join(data, certify.File), c, id.Key); err != nil {

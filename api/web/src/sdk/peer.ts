@@ -235,5 +235,5 @@ export class Peer {
 /** decodable lists the codecs that this browser can receive, the cheapest to encode first. */
 export function decodable(): Codec[] {
   const have = RTCRtpReceiver.getCapabilities?.("video")?.codecs.map((c) => c.mimeType.toLowerCase()) ?? [];
-  return (["H264", "VP8", "VP9", "AV1"] as Codec[]).filter((c) => have.includes("video/" + c.toLowerCase()));
+  return (["H264", "VP8", "VP9", "AV1", "H265"] as Codec[]).filter((c) => have.includes("video/" + c.toLowerCase()));
 }

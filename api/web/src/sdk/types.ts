@@ -4,7 +4,7 @@
 export type State = "idle" | "placing" | "queued" | "starting" | "connecting" | "live" | "ended";
 
 /** Video codecs by their names on the wire. */
-export type Codec = "H264" | "VP8" | "VP9" | "AV1";
+export type Codec = "H264" | "VP8" | "VP9" | "AV1" | "H265";
 
 /** Size (pixels), rate (frames per second) and density (dots per inch) of the picture. */
 export interface Screen {
