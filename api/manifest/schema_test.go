@@ -59,51 +59,80 @@ func fault(s object, v any, path string) string {
 }
 
 func keyword(k string, want any, s object, v any, path string) string {
+	switch k {
+	case "$schema", "title", "description", "anyOf":
+		return ""
+	case "items", "required", "properties", "additionalProperties":
+		return inside(k, want, s, v, path)
+	}
+	broken, known := breaks(k, want, v)
+	if !known {
+		return fmt.Sprintf("unknown keyword %s %v", k, want)
+	}
+	if broken {
+		return fmt.Sprintf("%v breaks %s %v", v, k, want)
+	}
+	return ""
+}
+
+// breaks holds a value against a keyword that looks at the value alone.
+func breaks(k string, want, v any) (broken, known bool) {
 	n, isNumber := v.(float64)
 	text, isText := v.(string)
 	list, isList := v.([]any)
 	fields, isObject := v.(object)
-	bad := false
 	switch k {
-	case "$schema", "title", "description", "anyOf":
 	case "type":
-		switch want {
-		case "object":
-			bad = !isObject
-		case "array":
-			bad = !isList
-		case "string":
-			bad = !isText
-		case "boolean":
-			_, is := v.(bool)
-			bad = !is
-		case "number":
-			bad = !isNumber
-		case "integer":
-			bad = !isNumber || n != float64(int64(n))
-		default:
-			return "unknown type"
-		}
+		is, known := isType(want, v)
+		return !is, known
 	case "const":
-		bad = v != want
+		return v != want, true
 	case "enum":
-		bad = !slices.Contains(want.([]any), v)
+		return !slices.Contains(want.([]any), v), true
 	case "pattern":
-		bad = isText && !regexp.MustCompile(want.(string)).MatchString(text)
+		return isText && !regexp.MustCompile(want.(string)).MatchString(text), true
 	case "minimum":
-		bad = isNumber && n < want.(float64)
+		return isNumber && n < want.(float64), true
 	case "maximum":
-		bad = isNumber && n > want.(float64)
+		return isNumber && n > want.(float64), true
 	case "minLength":
-		bad = isText && float64(len(text)) < want.(float64)
+		return isText && float64(len(text)) < want.(float64), true
 	case "maxLength":
-		bad = isText && float64(len(text)) > want.(float64)
+		return isText && float64(len(text)) > want.(float64), true
 	case "minItems":
-		bad = isList && float64(len(list)) < want.(float64)
+		return isList && float64(len(list)) < want.(float64), true
 	case "maxItems":
-		bad = isList && float64(len(list)) > want.(float64)
+		return isList && float64(len(list)) > want.(float64), true
 	case "maxProperties":
-		bad = isObject && float64(len(fields)) > want.(float64)
+		return isObject && float64(len(fields)) > want.(float64), true
+	}
+	return false, false
+}
+
+func isType(want, v any) (is, known bool) {
+	switch want {
+	case "object":
+		_, is = v.(object)
+	case "array":
+		_, is = v.([]any)
+	case "string":
+		_, is = v.(string)
+	case "boolean":
+		_, is = v.(bool)
+	case "number", "integer":
+		n, number := v.(float64)
+		is = number && (want == "number" || n == float64(int64(n)))
+	default:
+		return false, false
+	}
+	return is, true
+}
+
+// inside holds what a value is made of against its own schemas.
+func inside(k string, want any, s object, v any, path string) string {
+	list, _ := v.([]any)
+	fields, _ := v.(object)
+	switch k {
 	case "items":
 		for i, x := range list {
 			if why := fault(want.(object), x, fmt.Sprintf("%s[%d]", path, i)); why != "" {
@@ -137,11 +166,6 @@ func keyword(k string, want any, s object, v any, path string) string {
 				return why
 			}
 		}
-	default:
-		return "unknown keyword " + k
-	}
-	if bad {
-		return fmt.Sprintf("%v breaks %s %v", v, k, want)
 	}
 	return ""
 }

@@ -58,23 +58,7 @@ on_exit: {restart: on-failure}
 	if err != nil {
 		t.Fatal(err)
 	}
-	ws, err := client.DialSignal(t.Context(), a.URL)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	if err := ws.Send(ctx, map[string]any{"type": "settings", "api_version": 2}); err != nil {
-		t.Error(err)
-	}
-	for got := ""; got != "offer"; { // the stream's own words: it is there
-		m, err := ws.Receive(ctx)
-		if err != nil || m.Type == "error" {
-			t.Fatalf("its signalling answers %+v, %v", m, err)
-		}
-		got = m.Type
-	}
-	_ = ws.Close()
+	awaitOffer(t, a.URL)
 	if v, err = admin.Instance(t.Context(), "bare"); err != nil || v.Config.EnableStreaming || len(v.Tags) != 0 {
 		t.Errorf("without a stream it is shown as %+v (%v)", v, err)
 	}
@@ -82,14 +66,7 @@ on_exit: {restart: on-failure}
 		t.Errorf("a join without a stream: %v", err)
 	}
 	// The log goes on while it runs, ends with it, and is read afterwards.
-	followed := make(chan string, 1)
-	go func() {
-		var b strings.Builder
-		if err := admin.Log(ctx, "bare", 0, true, &b); err != nil {
-			b.WriteString(err.Error())
-		}
-		followed <- b.String()
-	}()
+	followed := follow(t, admin, "bare")
 	eventually(t, 10*time.Second, func() error {
 		if out := cli("instance", "logs", "bare"); !strings.HasPrefix(out, "made ready\nrun\nline 1\nline 2\n") {
 			return fmt.Errorf("the log is %q", out)
@@ -104,11 +81,49 @@ on_exit: {restart: on-failure}
 		if kept := cli("instance", "logs", string(v.ID)); text != kept || !strings.HasPrefix(text, "made ready\nrun\nline 1\n") {
 			t.Errorf("following gave %q, kept is %q", text, kept)
 		}
-	case <-ctx.Done():
+	case <-time.After(10 * time.Second):
 		t.Error("following does not end with the instance")
 	}
 	cli("instance", "delete", "lab", "--wait")
 	if out := cli("instance", "list", "--status", "deleted"); !strings.Contains(out, "lab") || !strings.Contains(out, "bare") {
 		t.Errorf("the deleted instances are\n%s", out)
 	}
+}
+
+// awaitOffer waits for the stream's own words: it is there.
+func awaitOffer(t *testing.T, url string) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	ws, err := client.DialSignal(ctx, url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ws.Close() }()
+	if err := ws.Send(ctx, map[string]any{"type": "settings", "api_version": 2}); err != nil {
+		t.Fatal(err)
+	}
+	for got := ""; got != "offer"; {
+		m, err := ws.Receive(ctx)
+		if err != nil || m.Type == "error" {
+			t.Fatalf("its signalling answers %+v, %v", m, err)
+		}
+		got = m.Type
+	}
+}
+
+// follow reads an instance's log until it ends, within 30 s.
+func follow(t *testing.T, c *client.Client, name string) <-chan string {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	t.Cleanup(cancel)
+	out := make(chan string, 1)
+	go func() {
+		var b strings.Builder
+		if err := c.Log(ctx, name, 0, true, &b); err != nil {
+			b.WriteString(err.Error())
+		}
+		out <- b.String()
+	}()
+	return out
 }
