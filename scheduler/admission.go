@@ -15,7 +15,13 @@ func (s *Server) admission(v api.Session, viewer uint32) api.Admission {
 		Session: v.ID, Generation: v.Generation, Role: api.RoleControl, Viewer: viewer,
 		Expires: s.now().Add(s.cfg.TicketLife).Unix(),
 	}
-	return api.Admission{Session: v, Ticket: t.Sign(s.signer()), ICEServers: s.iceServers(v)}
+	a := api.Admission{Session: v, ICEServers: s.iceServers(v)}
+	if s.root().EntryVersion() < ticketsSince {
+		a.Ticket = t.Sign(s.signer())
+	} else {
+		a.Ticket = s.tickets.sign(s.signer(), t)
+	}
+	return a
 }
 
 // Relays lists the STUN and TURN servers of a session's node; none before it

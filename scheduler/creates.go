@@ -2,19 +2,23 @@ package scheduler
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/scheduler/state"
 )
 
 const (
 	createsFlying  = 3   // calls with creates on their way to the leader at once
 	createsPerCall = 256 // creates in one call: 3 MB with the longest extra_data
 
-	createsName = "creates"
+	// createsName has the layout of state.Handover in it: who knows another one
+	// does not know the call.
+	createsName = "creates.2"
 )
 
 // errUnknownCall says that the other replica's version does not know a call.
@@ -27,13 +31,7 @@ type madeSession struct {
 	Viewer  uint32
 }
 
-// createOrder is one of many creates in one call.
-type createOrder struct {
-	createCall
-	TimeoutMS int64
-}
-
-// createdOne answers one of them.
+// createdOne answers a create of many that made no new session with a place.
 type createdOne struct {
 	Made  *madeSession `json:",omitempty"`
 	Error *api.Error   `json:",omitempty"`
@@ -57,7 +55,7 @@ type forwarding struct {
 
 // forwarded is one create on its way.
 type forwarded struct {
-	createOrder
+	createCall
 	at   time.Time // deadline
 	done chan arrival
 }
@@ -82,7 +80,7 @@ func (s *Server) createThere(ctx context.Context, c createCall) (api.Admission, 
 	if !ok {
 		at = time.Now().Add(callTimeout)
 	}
-	f := &forwarded{createOrder: createOrder{createCall: c}, at: at, done: make(chan arrival, 1)}
+	f := &forwarded{createCall: c, at: at, done: make(chan arrival, 1)}
 	s.forward.put(f)
 	select {
 	case a := <-f.done:
@@ -172,10 +170,9 @@ func (f *forwarding) fly() {
 func (f *forwarding) send(batch []*forwarded) {
 	s, now := f.server, time.Now()
 	last := now
-	orders := make([]createOrder, len(batch))
+	orders := make([]state.Handover, len(batch))
 	for i, b := range batch {
-		b.TimeoutMS = max(b.at.Sub(now).Milliseconds(), 1)
-		orders[i] = b.createOrder
+		orders[i] = state.Handover{ID: b.ID, Request: b.Request, TimeoutMS: max(b.at.Sub(now).Milliseconds(), 1)}
 		if b.at.After(last) {
 			last = b.at
 		}
@@ -187,8 +184,11 @@ func (f *forwarding) send(batch []*forwarded) {
 	}
 	ctx, cancel := context.WithDeadline(f.ctx, last)
 	defer cancel()
-	var answers []createdOne
-	index, err := s.call(ctx, to, createsName, orders, &answers)
+	var answers []state.Made
+	b, index, err := s.carry(ctx, to, createsName, state.EncodeHandovers(orders))
+	if err == nil {
+		answers, err = state.DecodeMade(b)
+	}
 	if err == nil && len(answers) != len(batch) {
 		err = fmt.Errorf("%w: %d answers to %d creates", errDeposed, len(answers), len(batch))
 	}
@@ -201,8 +201,8 @@ func (f *forwarding) send(batch []*forwarded) {
 		answerAll(batch, err)
 		return
 	}
-	for i, a := range answers {
-		batch[i].done <- a.arrival(index)
+	for i := range answers {
+		batch[i].done <- arrived(&answers[i], index)
 	}
 }
 
@@ -212,7 +212,14 @@ func answerAll(batch []*forwarded, err error) {
 	}
 }
 
-func (a createdOne) arrival(index uint64) arrival {
+func arrived(m *state.Made, index uint64) arrival {
+	if m.Session != nil {
+		return arrival{made: &madeSession{*m.Session, m.Viewer}, index: index}
+	}
+	var a createdOne
+	if err := json.Unmarshal(m.Other, &a); err != nil {
+		return arrival{err: fmt.Errorf("%w: read answer to a create: %w", errDeposed, err)}
+	}
 	switch {
 	case a.Again == safely:
 		return arrival{err: errNotLeader}
@@ -225,28 +232,74 @@ func (a createdOne) arrival(index uint64) arrival {
 	}
 }
 
-// createMany carries out another replica's creates, side by side: those of one
-// call become one entry.
-func (s *Server) createMany(ctx context.Context, orders []createOrder) ([]createdOne, error) {
+// answered is what the leader says of one of many creates.
+func answered(made madeSession, err error) state.Made {
+	var a createdOne
+	switch a.Again = retryable(err); {
+	case a.Again != never:
+	case err != nil:
+		a.Error = told(err)
+	case state.CanMake(&made.Session):
+		return state.Made{Session: &made.Session, Viewer: made.Viewer}
+	default:
+		a.Made = &made
+	}
+	b, err := json.Marshal(a)
+	if err != nil {
+		b, _ = json.Marshal(createdOne{Error: told(fmt.Errorf("encode answer: %w", err))}) // plain text: cannot fail
+	}
+	return state.Made{Other: b}
+}
+
+// createMany carries out another replica's creates: those of one call are placed
+// one after the other and become one entry. What takes longer, for want of room,
+// goes on beside the others.
+func (s *Server) createMany(ctx context.Context, body []byte) (any, error) {
+	orders, err := state.DecodeHandovers(body)
+	if err != nil {
+		return nil, api.Errorf(api.CodeInvalid, "the call is not understood: %v", err)
+	}
 	if len(orders) > createsPerCall {
 		return nil, api.Errorf(api.CodeInvalid, "at most %d creates in one call, got %d", createsPerCall, len(orders))
 	}
-	out := make([]createdOne, len(orders))
-	var wg sync.WaitGroup
-	for i := range orders {
-		wg.Go(func() {
+	out := make([]state.Made, len(orders))
+	going := make([]*making, len(orders))
+	var aside sync.WaitGroup
+	beside := func(i int, do func(context.Context) (madeSession, error)) {
+		going[i] = nil
+		aside.Go(func() {
 			ctx, cancel := context.WithTimeout(ctx, time.Duration(orders[i].TimeoutMS)*time.Millisecond)
 			defer cancel()
-			made, err := s.make(ctx, orders[i].createCall)
-			switch out[i].Again = retryable(err); {
-			case out[i].Again != never:
-			case err != nil:
-				out[i].Error = told(err)
-			default:
-				out[i].Made = &made
-			}
+			out[i] = answered(do(ctx))
 		})
 	}
-	wg.Wait()
-	return out, nil
+	for i := range orders {
+		m, err := s.prepare(createCall{ID: orders[i].ID, Request: orders[i].Request})
+		if err != nil {
+			out[i] = answered(madeSession{}, err)
+			continue
+		}
+		going[i] = m
+		if m.made != nil || m.alone {
+			beside(i, func(ctx context.Context) (madeSession, error) { return s.carryOut(ctx, m) })
+		} else if no := s.submit(ctx, m); no != nil {
+			beside(i, func(ctx context.Context) (madeSession, error) {
+				res, err := s.unplaced(ctx, m, no)
+				return s.created(m.call, res, err)
+			})
+		}
+	}
+	for i, m := range going {
+		if m == nil {
+			continue
+		}
+		res, again, err := s.land(ctx, m)
+		if again {
+			beside(i, func(ctx context.Context) (madeSession, error) { return s.carryOut(ctx, m) })
+			continue
+		}
+		out[i] = answered(s.created(m.call, res, err))
+	}
+	aside.Wait()
+	return packed(state.EncodeMade(s.root().EntryVersion(), out)), nil
 }

@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -23,6 +24,7 @@ const (
 	maxCall     = 8 << 20               // bytes of a call and of its answer
 	callPath    = "/call/"
 	timeoutHead = "Perigee-Timeout-Ms"
+	indexHead   = "Perigee-Index" // of a packed answer, as callAnswer's
 )
 
 // Whether a failed call may be made again.
@@ -67,6 +69,9 @@ func ofRaft(err error) error {
 	}
 }
 
+// packed is an answer in a form of its own, which is sent as it is.
+type packed []byte
+
 // handler carries out one call for another replica.
 type handler func(ctx context.Context, q []byte) (any, error)
 
@@ -87,7 +92,7 @@ type nothing struct{}
 // again when it is not sure whether it was carried out.
 func (s *Server) handlers() map[string]handler {
 	return map[string]handler{
-		"create": handle(s.create), "launch": handle(s.launch), createsName: handle(s.createMany), "join": handle(s.join), "end": handle(s.end),
+		"create": handle(s.create), "launch": handle(s.launch), createsName: s.createMany, "join": handle(s.join), "end": handle(s.end),
 		"node.join": handle(s.joinNode), "node.drain": handle(s.setDrain), "node.remove": handle(s.removeNode),
 		"app.put": handle(s.putApp), "app.delete": handle(s.deleteApp),
 		"app.stage": handle(s.stageApp), "app.publish": handle(s.publishApp), "version.delete": handle(s.deleteVersion),
@@ -191,6 +196,55 @@ func (s *Server) call(ctx context.Context, to target, name string, q, a any) (ui
 	if err != nil {
 		return 0, fmt.Errorf("encode call: %w", err)
 	}
+	b, _, err := s.exchange(ctx, to, name, body)
+	if err != nil {
+		return 0, err
+	}
+	answer, err := readAnswer(name, b)
+	if err != nil {
+		return 0, err
+	}
+	if err := json.Unmarshal(answer.Answer, a); err != nil {
+		return 0, fmt.Errorf("read answer of call %s: %w", name, err)
+	}
+	return answer.Index, nil
+}
+
+// carry makes a call whose question and answer are packed.
+func (s *Server) carry(ctx context.Context, to target, name string, body []byte) (packed, uint64, error) {
+	b, head, err := s.exchange(ctx, to, name, body)
+	if err != nil {
+		return nil, 0, err
+	}
+	at := head.Get(indexHead)
+	if at == "" {
+		_, err := readAnswer(name, b)
+		return nil, 0, cmp.Or(err, errDeposed)
+	}
+	index, err := strconv.ParseUint(at, 10, 64)
+	if err != nil {
+		return nil, 0, fmt.Errorf("read answer of call %s: %w", name, err)
+	}
+	return b, index, nil
+}
+
+func readAnswer(name string, b []byte) (answer callAnswer, err error) {
+	if err := json.Unmarshal(b, &answer); err != nil {
+		return answer, fmt.Errorf("read answer of call %s: %w", name, err)
+	}
+	switch {
+	case answer.Again == safely:
+		return answer, errNotLeader
+	case answer.Again == unsure:
+		return answer, errDeposed
+	case answer.Error != nil:
+		return answer, answer.Error
+	}
+	return answer, nil
+}
+
+// exchange brings a call to a replica and its answer back.
+func (s *Server) exchange(ctx context.Context, to target, name string, body []byte) ([]byte, http.Header, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if to.leads != nil {
@@ -199,7 +253,7 @@ func (s *Server) call(ctx context.Context, to target, name string, q, a any) (ui
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+to.address+callPath+name, bytes.NewReader(body))
 	if err != nil {
-		return 0, fmt.Errorf("make call: %w", err)
+		return nil, nil, fmt.Errorf("make call: %w", err)
 	}
 	if at, ok := ctx.Deadline(); ok {
 		req.Header.Set(timeoutHead, strconv.FormatInt(max(time.Until(at).Milliseconds(), 1), 10))
@@ -207,34 +261,31 @@ func (s *Server) call(ctx context.Context, to target, name string, q, a any) (ui
 	res, err := s.peers.client.Do(req)
 	if err != nil {
 		if errors.Is(err, errDial) {
-			return 0, err
+			return nil, nil, err
 		}
-		return 0, fmt.Errorf("%w: %w", errDeposed, err)
+		return nil, nil, fmt.Errorf("%w: %w", errDeposed, err)
 	}
 	defer func() { _ = res.Body.Close() }() // read to its end below
-	var answer callAnswer
-	b, err := io.ReadAll(io.LimitReader(res.Body, maxCall))
-	if err != nil {
-		return 0, fmt.Errorf("%w: %w", errDeposed, err)
-	}
-	if res.StatusCode == http.StatusNotFound {
-		return 0, fmt.Errorf("call %s: %w", name, errUnknownCall)
-	}
-	if err := json.Unmarshal(b, &answer); err != nil {
-		return 0, fmt.Errorf("read answer of call %s (HTTP %d): %w", name, res.StatusCode, err)
-	}
+	b, err := readAll(res.Body, res.ContentLength)
 	switch {
-	case answer.Again == safely:
-		return 0, errNotLeader
-	case answer.Again == unsure:
-		return 0, errDeposed
-	case answer.Error != nil:
-		return 0, answer.Error
+	case err != nil:
+		return nil, nil, fmt.Errorf("%w: %w", errDeposed, err)
+	case res.StatusCode == http.StatusNotFound:
+		return nil, nil, fmt.Errorf("call %s: %w", name, errUnknownCall)
+	case res.StatusCode != http.StatusOK:
+		return nil, nil, fmt.Errorf("call %s is answered by HTTP %d", name, res.StatusCode)
 	}
-	if err := json.Unmarshal(answer.Answer, a); err != nil {
-		return 0, fmt.Errorf("read answer of call %s: %w", name, err)
+	return b, res.Header, nil
+}
+
+// readAll reads a body of at most maxCall bytes, whose length may be known.
+func readAll(r io.Reader, length int64) ([]byte, error) {
+	if length < 0 || length > maxCall {
+		return io.ReadAll(io.LimitReader(r, maxCall))
 	}
-	return answer.Index, nil
+	b := make([]byte, length)
+	_, err := io.ReadFull(r, b)
+	return b, err
 }
 
 // serveCall answers another replica's call, as the leader.
@@ -250,7 +301,7 @@ func (s *Server) serveCall(w http.ResponseWriter, req *http.Request) {
 		defer cancel()
 		ctx = limited
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, req.Body, maxCall))
+	body, err := readAll(http.MaxBytesReader(w, req.Body, maxCall), req.ContentLength)
 	if err != nil {
 		return // it is gone
 	}
@@ -259,6 +310,12 @@ func (s *Server) serveCall(w http.ResponseWriter, req *http.Request) {
 		out.Again = safely
 	} else {
 		a, err := h(ctx, body)
+		if b, is := a.(packed); is && err == nil {
+			w.Header().Set(indexHead, strconv.FormatUint(s.replica.Load().fsm.index.Load(), 10))
+			w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+			_, _ = w.Write(b) // it is gone if this fails
+			return
+		}
 		out = s.answerOf(a, err)
 	}
 	w.Header().Set("Content-Type", "application/json")

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"crypto/sha256"
 	"encoding/binary"
-	"net/netip"
 	"slices"
 	"time"
 
@@ -27,12 +26,10 @@ func (s *Server) relaysBeside(v api.Session, mint func([]byte, api.SessionID, ap
 	if !ok {
 		return nil
 	}
-	for _, n := range s.probing.atlas(s).relays[own.Region].beside(own, v.ID) {
-		c := api.ICEServer{}
-		for _, at := range relayAddresses(n) {
-			c.URLs = append(c.URLs, "turn:"+at+"?transport=udp")
-		}
-		c.Username, c.Password = mint(n.RelaySecret, v.ID, v.Generation, s.now().Add(life))
+	expires := s.now().Add(life)
+	for _, p := range s.probing.atlas(s).relays[own.Region].beside(own, v.ID) {
+		c := api.ICEServer{URLs: p.urls}
+		c.Username, c.Password = mint(p.node.RelaySecret, v.ID, v.Generation, expires)
 		out = append(out, c)
 	}
 	return out
@@ -42,8 +39,18 @@ func (s *Server) relaysBeside(v api.Session, mint func([]byte, api.SessionID, ap
 type relayRing []relayPlace
 
 type relayPlace struct {
-	at   uint64
-	node *state.Node
+	at     uint64
+	node   *state.Node
+	urls   []string // by UDP; read only
+	public bool
+}
+
+func newRelayPlace(n *state.Node, addresses []string) relayPlace {
+	p := relayPlace{at: placeOf(string(n.ID)), node: n, urls: make([]string, len(addresses)), public: isPublic(n)}
+	for i, at := range addresses {
+		p.urls[i] = "turn:" + at + "?transport=udp"
+	}
+	return p
 }
 
 func placeOf(id string) uint64 {
@@ -54,16 +61,16 @@ func placeOf(id string) uint64 {
 // beside chooses the relays that come after the session's place in the ring, so
 // that it finds the same ones, on any replica, for as long as they are alive.
 // Those in a private network are of use only where the session's node is in one too.
-func (r relayRing) beside(own *state.Node, id api.SessionID) []*state.Node {
-	var out []*state.Node
+func (r relayRing) beside(own *state.Node, id api.SessionID) []*relayPlace {
+	out := make([]*relayPlace, 0, otherRelays)
 	from, _ := slices.BinarySearchFunc(r, placeOf(string(id)), func(p relayPlace, at uint64) int { return cmp.Compare(p.at, at) })
 	public := isPublic(own)
 	for i := range r {
-		n := r[(from+i)%len(r)].node
-		if n.ID == own.ID || public && !isPublic(n) {
+		p := &r[(from+i)%len(r)]
+		if p.node.ID == own.ID || public && !p.public {
 			continue
 		}
-		if out = append(out, n); len(out) == otherRelays {
+		if out = append(out, p); len(out) == otherRelays {
 			break
 		}
 	}
@@ -72,8 +79,9 @@ func (r relayRing) beside(own *state.Node, id api.SessionID) []*state.Node {
 
 // isPublic says whether a node's relay has an address outside private networks.
 func isPublic(n *state.Node) bool {
-	return slices.ContainsFunc(relayAddresses(n), func(at string) bool {
-		a, err := netip.ParseAddrPort(at)
-		return err == nil && !a.Addr().IsPrivate() && !a.Addr().IsLoopback() && !a.Addr().IsLinkLocalUnicast()
+	return slices.ContainsFunc(n.Relay, func(u string) bool {
+		at, ok := relayAddress(u)
+		a := at.Addr()
+		return ok && !a.IsPrivate() && !a.IsLoopback() && !a.IsLinkLocalUnicast()
 	})
 }

@@ -48,6 +48,7 @@ type Server struct {
 	ends     ends
 	probing  probing
 	waiting  waiting
+	tickets  ticketDesk
 }
 
 // New makes a Server; Run starts it.

@@ -5,17 +5,12 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
-	"errors"
 	"slices"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/scheduler/place"
 	"github.com/perigee-cloud/perigee/scheduler/state"
 )
-
-// placeAttempts bounds how often a session is placed anew when the ledger
-// refuses what placement chose.
-const placeAttempts = 4
 
 // firstGeneration is a new session's.
 const firstGeneration = 1
@@ -51,40 +46,6 @@ func (s *Server) create(ctx context.Context, c createCall) (api.Admission, error
 		return api.Admission{}, err
 	}
 	return s.admission(m.Session, m.Viewer), nil
-}
-
-// make places and commits a session as the leader.
-func (s *Server) make(ctx context.Context, c createCall) (madeSession, error) {
-	r, err := c.Request.Normalize()
-	if err != nil {
-		return madeSession{}, err
-	}
-	if m, ok := s.made(c); ok {
-		return m, nil
-	}
-	r.ExtraData = unlessNull(r.ExtraData)
-	if r.Grant.App != "" && r.Grant.App != r.App {
-		return madeSession{}, api.Errorf(api.CodeForbidden, "the token is for the application %q only", r.Grant.App)
-	}
-	app, err := s.appOf(r)
-	if err != nil {
-		return madeSession{}, err
-	}
-	if r, err = filledBy(r, app); err != nil {
-		return madeSession{}, err
-	}
-	create := newCreate(c.ID, r, app)
-	if app.Kind == api.AppExternal {
-		create.Region = r.Region
-		res, err := s.propose(ctx, create)
-		return s.created(c, res, err)
-	}
-	need, err := s.needFor(r, app)
-	if err != nil {
-		return madeSession{}, err
-	}
-	res, err := s.placeAndCommit(ctx, create, need, r)
-	return s.created(c, res, err)
 }
 
 // made finds what an earlier try of the same call has made.
@@ -160,40 +121,6 @@ func (s *Server) ruled(root *state.State, need *api.Need, app api.App, account s
 		p.LowerPreset = false
 		need.Policy = &p
 	}
-}
-
-func (s *Server) placeAndCommit(ctx context.Context, create *state.Create, need api.Need, r api.CreateRequest) (state.Result, error) {
-	var full *api.Error
-	for range placeAttempts {
-		choice, held, no := s.place(need)
-		if no != nil {
-			if dup, ok := s.earlier(create); ok {
-				return dup, nil
-			}
-			if res, queued, err := s.queueUp(ctx, r, create, need, no); queued {
-				return res, err
-			}
-			s.turnedAway(create.ID, need, no)
-			e := api.Errorf(api.CodeNoCapacity, "no node can host the session")
-			e.Refusals = no.refusals
-			return state.Result{}, e
-		}
-		create.Node, create.Region, create.Pool, create.Codec, create.Reserved = choice.Node, choice.Region, choice.Pool, choice.Codec, choice.Cost
-		create.Placement, create.Codecs = choice.Placement, s.codecsThere(choice, need)
-		create.Screen.FPS, create.Preset = choice.FPS, choice.Preset
-		res, err := s.await(ctx, s.enqueue(ctx, create, held))
-		if err == nil {
-			s.placed(res, held, need)
-			return res, nil
-		}
-		if !errors.As(err, &full) || full.Code != api.CodeNoCapacity {
-			return res, err
-		}
-		copied := *create // the refused command is in the log's hands
-		create = &copied
-	}
-	s.demand.count(s.now(), need, full.Refusals)
-	return state.Result{}, full
 }
 
 // placed keeps why a new session runs where it does, and whose it is.

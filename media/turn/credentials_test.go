@@ -1,6 +1,10 @@
 package turn
 
 import (
+	"bytes"
+	"crypto/hmac"
+	"crypto/sha1"
+	"encoding/base64"
 	"errors"
 	"strings"
 	"testing"
@@ -30,6 +34,19 @@ func TestCredentialsComeBack(t *testing.T) {
 	}
 	if Password([]byte("another"), user) == password {
 		t.Error("another secret makes the same password")
+	}
+}
+
+func TestPasswordIsAnHMAC(t *testing.T) {
+	for _, secret := range []int{0, 1, 32, sha1.BlockSize, sha1.BlockSize + 1, 128} {
+		for _, user := range []int{0, 31, maxUser, maxUser + 1, 1000} {
+			key, name := bytes.Repeat([]byte{7}, secret), strings.Repeat("u", user)
+			mac := hmac.New(sha1.New, key)
+			mac.Write([]byte(name))
+			if got, want := Password(key, name), base64.StdEncoding.EncodeToString(mac.Sum(nil)); got != want {
+				t.Errorf("a secret of %d bytes and a name of %d make %q, want %q", secret, user, got, want)
+			}
+		}
 	}
 }
 
