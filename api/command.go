@@ -15,6 +15,8 @@ const (
 	VerbAdmit Verb = "admit" // a new client takes over: cut the present one, resize
 	VerbDrain Verb = "drain" // take no new sessions (Spec is empty)
 	VerbLog   Verb = "log"   // read a part of what the application wrote
+	// VerbShares says which shares there are: those who came by others are cut.
+	VerbShares Verb = "shares"
 )
 
 // Command tells an edge what is desired of a session. The edge answers each
@@ -30,6 +32,7 @@ type Command struct {
 	Screen     *Screen    `json:"screen,omitempty"` // with admit
 	Viewer     uint32     `json:"viewer,omitempty"` // with admit: number of the client that may connect
 	Log        *LogQuery  `json:"log,omitempty"`    // with log
+	Shares     *ShareList `json:"shares,omitempty"` // with shares
 }
 
 // Spec is everything an edge needs to run a session.
@@ -113,10 +116,12 @@ type Signal struct {
 	Generation Generation `json:"g"`
 	Viewer     string     `json:"v"` // one websocket connection
 	Role       Role       `json:"r,omitempty"`
-	Kind       SignalKind `json:"k"`
-	Seq        uint64     `json:"q,omitempty"`
-	Ack        uint64     `json:"a,omitempty"` // highest sequence received in order
-	Data       []byte     `json:"d,omitempty"`
+	// Rights of one in control, none = all; with SignalOpen.
+	Rights []ViewerRight `json:"p,omitempty"`
+	Kind   SignalKind    `json:"k"`
+	Seq    uint64        `json:"q,omitempty"`
+	Ack    uint64        `json:"a,omitempty"` // highest sequence received in order
+	Data   []byte        `json:"d,omitempty"`
 }
 
 // MaxFrame bounds one signalling frame in bytes; an SDP offer is about 10 KiB.

@@ -59,11 +59,11 @@ type outgoing struct {
 }
 
 // NewLink makes the end of a link whose signals carry s's Session, Generation,
-// Viewer and Role. The side of the websocket calls Open first; the stream
+// Viewer, Role and Rights. The side of the websocket calls Open first; the stream
 // process makes its end when a SignalOpen comes and hands that to Receive.
 func NewLink(s Signal) *Link {
 	return &Link{
-		base:  Signal{Session: s.Session, Generation: s.Generation, Viewer: s.Viewer, Role: s.Role},
+		base:  Signal{Session: s.Session, Generation: s.Generation, Viewer: s.Viewer, Role: s.Role, Rights: s.Rights},
 		early: map[uint64]Signal{},
 	}
 }

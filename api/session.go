@@ -261,6 +261,7 @@ func (r CreateRequest) Normalize() (CreateRequest, error) {
 // screen of zero width keeps the present size.
 type JoinRequest struct {
 	Screen Screen `json:"screen"`
+	Seat   Seat   `json:"seat,omitzero"` // what the new client may do
 	Client Client `json:"client"`
 	Grant  Grant  `json:"grant"`
 }

@@ -30,7 +30,15 @@ type Ticket struct {
 	// Viewer numbers the client within the session: a later join has a higher one.
 	Viewer  uint32 `json:"v"`
 	Expires int64  `json:"e"` // Unix seconds
+	// Rights of one in control; none = all.
+	Rights []ViewerRight `json:"p,omitempty"`
+	// Share is the number of the share that its holder came by, 0 = none. With
+	// the generation 0 it is the share's own link, which opens no websocket.
+	Share uint32 `json:"h,omitempty"`
 }
+
+// Seat is what the holder may do.
+func (t Ticket) Seat() Seat { return Seat{Role: t.Role, Rights: t.Rights} }
 
 // TicketTolerance is how far two machines' clocks may differ when an expiry is checked.
 const TicketTolerance = 60 * time.Second

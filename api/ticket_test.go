@@ -3,6 +3,7 @@ package api
 import (
 	"crypto/ed25519"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -14,9 +15,10 @@ func TestTicket(t *testing.T) {
 		t.Fatal(err)
 	}
 	now := time.Unix(1_800_000_000, 0)
-	want := Ticket{Session: "s1", Generation: 2, Role: RoleControl, Viewer: 3, Expires: now.Add(time.Minute).Unix()}
+	want := Ticket{Session: "s1", Generation: 2, Role: RoleControl, Viewer: 3, Expires: now.Add(time.Minute).Unix(),
+		Rights: []ViewerRight{MayGamepad}, Share: 2}
 	text := want.Sign(private)
-	if got, err := ParseTicket(text, public, now); err != nil || got != want {
+	if got, err := ParseTicket(text, public, now); err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatalf("got %+v, %v", got, err)
 	}
 	if _, err := ParseTicket(text, public, now.Add(time.Minute+TicketTolerance)); err != nil {

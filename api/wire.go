@@ -79,8 +79,14 @@ type CreateBody struct {
 
 // JoinBody is the body of POST /1.0/sessions/{id}/join; it may be empty.
 type JoinBody struct {
-	Screen  *ScreenBody    `json:"screen,omitempty"`
-	Perigee *RequestExtras `json:"perigee,omitempty"`
+	Screen  *ScreenBody `json:"screen,omitempty"`
+	Perigee *JoinExtras `json:"perigee,omitempty"`
+}
+
+// JoinExtras are our additions to JoinBody: what the new client may do.
+type JoinExtras struct {
+	RequestExtras
+	Seat
 }
 
 // SessionDetail is what we add to the session objects of the wire contract.

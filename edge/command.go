@@ -36,6 +36,8 @@ func (a *Agent) onCommand(_ context.Context, c api.Command) api.Ack {
 		return a.admit(c)
 	case api.VerbLog:
 		return a.showLog(c)
+	case api.VerbShares:
+		return a.share(c)
 	default:
 		return refuse("verb %q is not known", c.Verb)
 	}
@@ -128,6 +130,19 @@ func (a *Agent) admit(c api.Command) api.Ack {
 		c.Screen = nil
 	}
 	u.ask(c)
+	return api.Ack{OK: true}
+}
+
+// share tells the session's stream which shares there are.
+func (a *Agent) share(c api.Command) api.Ack {
+	u := a.session(c.Session)
+	switch {
+	case c.Shares == nil:
+		return refuse("shares are missing")
+	case u == nil || u.generation != c.Generation || !u.streams():
+		return refuse("session does not run here")
+	}
+	u.strmL.keep(local.Message{Kind: local.KindShares, Shares: c.Shares})
 	return api.Ack{OK: true}
 }
 

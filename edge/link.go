@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,9 +29,9 @@ type link struct {
 	halted <-chan struct{}
 	up     func(api.Signal) // the process's signals; nil = it has none
 
-	mu    sync.Mutex // guards the fields below
-	conn  *local.Conn
-	admit *local.Message // told at once and after each reconnection
+	mu   sync.Mutex // guards the fields below
+	conn *local.Conn
+	kept []local.Message // told at once and after each reconnection: one of a kind
 }
 
 func newLink(dial func(context.Context, string) (*local.Conn, error), path string, halted <-chan struct{}, up func(api.Signal)) *link {
@@ -49,10 +50,11 @@ func (l *link) send(m local.Message) {
 }
 
 // keep sends a message that the process must know even if it connects later; a
-// newer one takes its place.
+// newer one of its kind takes its place.
 func (l *link) keep(m local.Message) {
 	l.mu.Lock()
-	l.admit = &m
+	kept := slices.DeleteFunc(slices.Clone(l.kept), func(k local.Message) bool { return k.Kind == m.Kind })
+	l.kept = append(kept, m)
 	l.mu.Unlock()
 	l.now(m)
 }
@@ -109,7 +111,7 @@ func (l *link) serve(ctx context.Context, c *local.Conn) {
 	defer cancel()
 	l.mu.Lock()
 	l.conn = c
-	admit := l.admit
+	kept := l.kept
 	l.mu.Unlock()
 	defer func() {
 		l.mu.Lock()
@@ -117,8 +119,10 @@ func (l *link) serve(ctx context.Context, c *local.Conn) {
 		l.mu.Unlock()
 		_ = c.Close() // all is said
 	}()
-	if admit != nil && c.Send(*admit) != nil {
-		return
+	for _, m := range kept {
+		if c.Send(m) != nil {
+			return
+		}
 	}
 	wg.Go(func() {
 		defer func() { _ = c.Close() }() // wakes the reader below

@@ -11,10 +11,12 @@ import (
 
 // admission is what the client with this number needs to take part.
 func (s *Server) admission(v api.Session, viewer uint32) api.Admission {
-	t := api.Ticket{
-		Session: v.ID, Generation: v.Generation, Role: api.RoleControl, Viewer: viewer,
-		Expires: s.now().Add(s.cfg.TicketLife).Unix(),
-	}
+	return s.admissionFor(v, api.Ticket{Role: api.RoleControl, Viewer: viewer})
+}
+
+// admissionFor completes a ticket for the session as it is now.
+func (s *Server) admissionFor(v api.Session, t api.Ticket) api.Admission {
+	t.Session, t.Generation, t.Expires = v.ID, v.Generation, s.now().Add(s.cfg.TicketLife).Unix()
 	a := api.Admission{Session: v, ICEServers: s.iceServers(v)}
 	if s.root().EntryVersion() < ticketsSince {
 		a.Ticket = t.Sign(s.signer())
@@ -93,8 +95,15 @@ func (s *Server) CheckTicket(ctx context.Context, text string) (api.Ticket, api.
 		return t, api.Session{}, noSession(t.Session)
 	}
 	switch {
+	case t.Generation == 0:
+		return t, live.Session, api.Errorf(api.CodeUnauthorized, "this is a share's link: open it in a page, or ask its url")
 	case t.Generation != live.Generation:
 		return t, live.Session, api.Errorf(api.CodeUnauthorized, "the ticket is of an earlier placement of the session: join it again")
+	case t.Share > 0:
+		x, there := root.Share(t.Session, t.Share)
+		if !there || !s.now().Before(x.ExpiresAt) {
+			return t, live.Session, api.Errorf(api.CodeUnauthorized, "the share was revoked or has expired")
+		}
 	case t.Viewer < live.Viewer:
 		return t, live.Session, api.Errorf(api.CodeConflict, "another client has joined the session since")
 	}

@@ -28,13 +28,14 @@ type dispatcher struct {
 	mu       sync.Mutex
 	tasks    map[api.SessionID]chan struct{} // wakes the session's goroutine
 	admitted map[api.SessionID]uint32        // client number that the edge has acknowledged
+	shared   map[api.SessionID]uint32        // edit of the shares that the edge has acknowledged
 	slots    map[api.NodeID]chan struct{}
 }
 
 func (d *dispatcher) init(s *Server) {
 	d.server = s
 	d.tasks = map[api.SessionID]chan struct{}{}
-	d.admitted = map[api.SessionID]uint32{}
+	d.admitted, d.shared = map[api.SessionID]uint32{}, map[api.SessionID]uint32{}
 	d.slots = map[api.NodeID]chan struct{}{}
 }
 
@@ -44,6 +45,7 @@ func (d *dispatcher) begin(ctx context.Context, owned *sync.WaitGroup) {
 	d.ctx, d.owned = ctx, owned
 	clear(d.tasks) // those of an earlier leadership have ended
 	clear(d.admitted)
+	clear(d.shared)
 	d.mu.Unlock()
 	for v := range d.server.root().Sessions() {
 		d.kick(v.ID)
@@ -88,7 +90,15 @@ type want struct {
 
 func (w want) same(o want) bool {
 	return w.node == o.node && w.cmd.Verb == o.cmd.Verb && w.cmd.Generation == o.cmd.Generation && w.cmd.Boot == o.cmd.Boot &&
-		w.cmd.Force == o.cmd.Force && w.cmd.Viewer == o.cmd.Viewer
+		w.cmd.Force == o.cmd.Force && w.cmd.Viewer == o.cmd.Viewer && w.edit() == o.edit()
+}
+
+// edit is which of the session's lists of shares is told.
+func (w want) edit() uint32 {
+	if w.cmd.Shares == nil {
+		return 0
+	}
+	return w.cmd.Shares.Edit
 }
 
 // wantLocked gives the command that a session is in need of.
@@ -97,6 +107,7 @@ func (d *dispatcher) wantLocked(id api.SessionID) (want, bool) {
 	v, ok := root.Live(id)
 	if !ok {
 		delete(d.admitted, id)
+		delete(d.shared, id)
 		return want{}, false
 	}
 	n, ok := root.Node(v.Node)
@@ -112,6 +123,12 @@ func (d *dispatcher) wantLocked(id api.SessionID) (want, bool) {
 	case v.Viewer > max(d.admitted[id], 1) && v.Observed == api.ObservedRunning:
 		size := v.Screen
 		w.cmd.Verb, w.cmd.Viewer, w.cmd.Screen = api.VerbAdmit, v.Viewer, &size
+	case v.Observed == api.ObservedRunning:
+		_, list := root.Shares(id)
+		if list.Edit <= d.shared[id] {
+			return want{}, false
+		}
+		w.cmd.Verb, w.cmd.Shares = api.VerbShares, &list
 	default:
 		return want{}, false
 	}
@@ -142,7 +159,7 @@ func (d *dispatcher) pursue(ctx context.Context, id api.SessionID, wake <-chan s
 			last, pause = w, retryFirst
 		}
 		taken := d.send(ctx, w)
-		if taken && w.cmd.Verb == api.VerbAdmit {
+		if taken && (w.cmd.Verb == api.VerbAdmit || w.cmd.Verb == api.VerbShares) {
 			continue
 		}
 		if taken {
@@ -201,6 +218,11 @@ func (d *dispatcher) send(ctx context.Context, w want) bool {
 	if w.cmd.Verb == api.VerbAdmit {
 		d.mu.Lock()
 		d.admitted[w.cmd.Session] = max(d.admitted[w.cmd.Session], w.cmd.Viewer)
+		d.mu.Unlock()
+	}
+	if w.cmd.Verb == api.VerbShares {
+		d.mu.Lock()
+		d.shared[w.cmd.Session] = max(d.shared[w.cmd.Session], w.edit())
 		d.mu.Unlock()
 	}
 	return true

@@ -97,6 +97,7 @@ func (s *Server) handlers() map[string]handler {
 		"app.put": handle(s.putApp), "app.delete": handle(s.deleteApp),
 		"app.stage": handle(s.stageApp), "app.publish": handle(s.publishApp), "version.delete": handle(s.deleteVersion),
 		"token.put": handle(s.putToken), "token.revoke": handle(s.revokeToken), "account.delete": handle(s.deleteAccount), "account.policy": handle(s.setPolicy),
+		"share": handle(s.share), "share.change": handle(s.changeShare), "share.revoke": handle(s.revokeShare),
 		"demand": handle(s.presentDemand), "explain": handle(s.explained), "refusals": handle(s.refusals), "queue.seen": handle(s.sawWaiting), "index": handle(s.verifiedIndex),
 		"replica.register": handle(s.registerHere), "replica.add": handle(s.addReplica),
 		"replica.remove": handle(s.removeReplica), "replica.demote": handle(s.demoteReplica), "replica.lead": handle(s.transfer),
@@ -107,7 +108,7 @@ func (s *Server) handlers() map[string]handler {
 // earlier try of it.
 func takesAway(name string) bool {
 	switch name {
-	case "node.remove", "app.delete", "version.delete", "token.revoke", "account.delete", "replica.remove":
+	case "node.remove", "app.delete", "version.delete", "token.revoke", "account.delete", "replica.remove", "share.revoke":
 		return true
 	default:
 		return false

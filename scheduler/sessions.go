@@ -177,12 +177,16 @@ func (s *Server) join(ctx context.Context, c joinCall) (api.Admission, error) {
 	if err != nil {
 		return api.Admission{}, err
 	}
+	seat, err := r.Seat.Normalize()
+	if err != nil {
+		return api.Admission{}, err
+	}
 	res, err := s.propose(ctx, &state.Join{ID: id, Screen: size})
 	if err != nil {
 		return api.Admission{}, err
 	}
 	s.cfg.Log.Info("session joined", "session", id, "node", res.Session.Node, "viewer", res.Viewer)
-	return s.admission(*res.Session, res.Viewer), nil
+	return s.admissionFor(*res.Session, api.Ticket{Role: seat.Role, Rights: seat.Rights, Viewer: res.Viewer}), nil
 }
 
 // joinScreen fills what a join leaves open from the session's present screen;

@@ -41,7 +41,7 @@ func (s *Server) sweepLoop(ctx context.Context) {
 		}
 		if now := s.cfg.Clock(); now.Sub(ticked) >= tickEvery {
 			ticked = now
-			rest = append(rest, &state.Tick{})
+			rest = append(append(rest, &state.Tick{}), s.dropExpiredShares(s.now())...)
 			s.forget()
 		}
 		s.proposeAll(ctx, rest)

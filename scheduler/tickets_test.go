@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"crypto/ed25519"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -75,7 +76,7 @@ func TestTicketDesk(t *testing.T) {
 	for i := range 50 {
 		callers.Go(func() {
 			want := api.Ticket{Session: "s", Viewer: uint32(1000 + i), Expires: now.Unix()}
-			if got, err := api.ParseTicket(d.sign(private, want), public, now); err != nil || got != want {
+			if got, err := api.ParseTicket(d.sign(private, want), public, now); err != nil || !reflect.DeepEqual(got, want) {
 				t.Errorf("ticket %d: %+v, %v", i, got, err)
 			}
 		})
@@ -85,7 +86,7 @@ func TestTicketDesk(t *testing.T) {
 		t.Errorf("the group that lacked one has %d texts, and %v is open", len(held.texts), d.open)
 	}
 	for i, text := range held.texts[:api.MaxTickets-1] {
-		if got, err := api.ParseTicket(text, public, now); err != nil || got != held.list[i] {
+		if got, err := api.ParseTicket(text, public, now); err != nil || !reflect.DeepEqual(got, held.list[i]) {
 			t.Errorf("ticket %d of the first group: %+v, %v", i, got, err)
 		}
 	}

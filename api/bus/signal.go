@@ -92,9 +92,12 @@ func (b *Conn) OpenSignal(ctx context.Context, s api.Session, t api.Ticket) (*Si
 	if s.Node == "" {
 		return nil, api.Errorf(api.CodeUnavailable, "session %s runs on no node yet", s.ID)
 	}
+	random := strings.ToLower(rand.Text()[:8])
 	base := api.Signal{
-		Session: s.ID, Generation: s.Generation, Role: t.Role,
-		Viewer: fmt.Sprintf("%d-%s", t.Viewer, strings.ToLower(rand.Text()[:8])),
+		Session: s.ID, Generation: s.Generation, Role: t.Role, Rights: t.Rights, Viewer: fmt.Sprintf("%d-%s", t.Viewer, random),
+	}
+	if t.Share > 0 {
+		base.Viewer = api.GuestID(t.Share, random)
 	}
 	if err := errors.Join(checkNode(s.Node), checkSignal(base)); err != nil {
 		return nil, err

@@ -22,6 +22,23 @@ type Sessions interface {
 	// Placement gives why a session runs where it does; CodeNotFound when that
 	// was not kept.
 	Placement(ctx context.Context, id api.SessionID) (api.Explanation, error)
+	Shares
+}
+
+// Shares is what the gateway needs of the scheduler for those who take part in
+// a session beside its client.
+type Shares interface {
+	ShareSession(ctx context.Context, id api.SessionID, r api.ShareRequest) (api.Shared, error)
+	// Share finds one of a session that the grant reaches.
+	Share(ctx context.Context, id string, g api.Grant) (api.Shared, error)
+	// ListShares gives one page, by session and age, and how many there are in all.
+	ListShares(ctx context.Context, q api.ShareQuery) ([]api.Share, int, error)
+	ChangeShare(ctx context.Context, id string, c api.ShareChange) (api.Shared, error)
+	// RevokeShare cuts off who came by it.
+	RevokeShare(ctx context.Context, id string, g api.Grant) error
+	// ConnectShare admits whoever has a share's token; CodeUnauthorized when it
+	// is none, was revoked or has expired.
+	ConnectShare(ctx context.Context, id api.SessionID, token string) (api.Admission, error)
 }
 
 // Catalog is what the gateway needs of the scheduler for applications.

@@ -34,6 +34,7 @@ type fake struct {
 	links    chan *fakeLink // each opened link
 	fail     error          // answered by every call of Sessions, when set
 	openErr  []error        // answered by OpenSignal, one after the other
+	shares   []api.Share
 }
 
 func newFake(t *testing.T) *fake {

@@ -42,7 +42,7 @@ func TestEnvelopes(t *testing.T) {
 		{"status", "GET", "/1.0/status", "", "-"},
 		{"status_token", "GET", "/1.0/status", "", ""},
 		{"no_token", "GET", "/1.0/sessions", "", "-"},
-		{"no_route", "GET", "/1.0/shares", "", ""},
+		{"no_route", "GET", "/1.0/nonsense", "", ""},
 		{"no_method", "PATCH", "/1.0/sessions", "", ""},
 		{"delete_batch", "DELETE", "/1.0/sessions", ids, ""},
 		{"delete", "DELETE", "/1.0/sessions/sess0000000000000002?sync=true", "", ""},

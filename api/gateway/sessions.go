@@ -52,7 +52,14 @@ func (s *Server) joinSession(c *gin.Context) (reply, error) {
 	if r.Screen, err = joinScreen(body.Screen); err != nil {
 		return reply{}, err
 	}
-	if r.Client, err = s.whereabouts(c, body.Perigee); err != nil {
+	var extras *api.RequestExtras
+	if body.Perigee != nil {
+		extras = &body.Perigee.RequestExtras
+		if r.Seat, err = body.Perigee.Normalize(); err != nil {
+			return reply{}, err
+		}
+	}
+	if r.Client, err = s.whereabouts(c, extras); err != nil {
 		return reply{}, err
 	}
 	if _, err := s.find(c.Request.Context(), id, r.Grant); err != nil {

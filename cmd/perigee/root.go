@@ -46,7 +46,7 @@ root and the scheduler's own user may use, or with --url and --token to its API.
 	f.BoolVar(&o.json, "json", false, "print JSON")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	root.CompletionOptions.HiddenDefaultCmd = true
-	root.AddCommand(newAccount(&o), newApp(&o), newInstance(&o), newSession(&o), newNode(&o), newReplay(&o), newRefusals(&o), newSnapshot(&o), newVersion(&o))
+	root.AddCommand(newAccount(&o), newApp(&o), newInstance(&o), newSession(&o), newShare(&o), newNode(&o), newReplay(&o), newRefusals(&o), newSnapshot(&o), newVersion(&o))
 	for _, add := range extra {
 		root.AddCommand(add(&o))
 	}

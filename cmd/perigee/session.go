@@ -22,7 +22,7 @@ func newSession(o *options) *cobra.Command {
 		Example: "  perigee session create --app xterm --joinable\n  perigee session list --status active",
 	}
 	group(cmd)
-	cmd.AddCommand(sessionCreate(o), sessionList(o), sessionShow(o), sessionJoin(o), sessionExplain(o), sessionDelete(o))
+	cmd.AddCommand(sessionCreate(o), sessionList(o), sessionShow(o), sessionJoin(o), sessionShare(o), sessionExplain(o), sessionDelete(o))
 	return cmd
 }
 

@@ -29,6 +29,7 @@ const (
 	KindStop   Kind = "stop"   // daemon → stream/shim: end; Force does not wait for the application
 	KindAdmit  Kind = "admit"  // daemon → stream/shim: Viewer may connect, earlier ones are cut; Screen resizes
 	KindSignal Kind = "signal" // both ways, stream only: one api.Signal
+	KindShares Kind = "shares" // daemon → stream: Shares that are there; who came by others is cut
 )
 
 // StreamState is what a stream process says of its session.
@@ -58,6 +59,7 @@ type Message struct {
 	Viewer   uint32         `json:"viewer,omitempty"`
 	Screen   *api.Screen    `json:"screen,omitempty"`
 	Signal   *api.Signal    `json:"signal,omitempty"`
+	Shares   *api.ShareList `json:"shares,omitempty"`
 	Instance *InstanceState `json:"instance,omitempty"`
 	Stream   *StreamState   `json:"stream,omitempty"`
 }

@@ -26,20 +26,25 @@ const (
 // channels are the data channels of one viewer, each a unix socket in the
 // instance to which the application connects.
 type channels struct {
-	dir local.Session
-	log *slog.Logger
+	dir   local.Session
+	log   *slog.Logger
+	guest bool // the sockets are the client's own: a guest gets none
 
 	mu     sync.Mutex
 	open   map[*channel]bool
 	closed bool
 }
 
-func newChannels(dir local.Session, log *slog.Logger) *channels {
-	return &channels{dir: dir, log: log, open: map[*channel]bool{}}
+func newChannels(dir local.Session, log *slog.Logger, guest bool) *channels {
+	return &channels{dir: dir, log: log, guest: guest, open: map[*channel]bool{}}
 }
 
 // add serves a channel that the client opened.
 func (s *channels) add(c *rtc.Channel) {
+	if s.guest {
+		_ = c.Close() // the connection may be gone already
+		return
+	}
 	ln, err := listen(s.dir, c.Name)
 	if err != nil {
 		s.log.Error("data channel has no socket", "name", c.Name, "error", err)

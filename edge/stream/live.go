@@ -5,6 +5,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/local"
 	"github.com/perigee-cloud/perigee/media"
 	"github.com/perigee-cloud/perigee/media/input"
@@ -15,13 +16,15 @@ import (
 // socket straight to the connection, input straight to the display. Nothing is
 // queued between: what the network does not take at once the encoder feels.
 type live struct {
-	peer   atomic.Pointer[rtc.Peer]
+	peer   atomic.Pointer[rtc.Peer] // of the session's own client
+	feeds  atomic.Pointer[[]*feed]  // of guests
 	input  atomic.Pointer[input.Injector]
 	inputs atomic.Uint64 // ids given
 	meter  meter
 }
 
 func (l *live) frame(f media.Frame) {
+	defer l.fan(f) // the client's own first
 	p := l.peer.Load()
 	if p == nil {
 		return
@@ -38,6 +41,11 @@ func (l *live) frame(f media.Frame) {
 func (l *live) restarted() {
 	if p := l.peer.Load(); p != nil {
 		p.Restarted()
+	}
+	if feeds := l.feeds.Load(); feeds != nil {
+		for _, f := range *feeds {
+			f.restarted()
+		}
 	}
 }
 
@@ -106,26 +114,31 @@ func (s *session) inject(ctx context.Context, st local.InstanceState) {
 }
 
 // control takes a message of the control channel, on the connection's own goroutine.
-func (s *session) control(v *viewer, p *rtc.Peer, c rtc.Control) {
+func (s *session) control(v *viewer, c rtc.Control) {
 	came := media.Now()
-	current := s.live.peer.Load() == p
 	switch {
 	case c.Type == "stream::disconnect":
 		s.post(func() { s.leave(v) })
 		return
-	case !current:
+	case !v.active.Load():
 		return
 	case c.Type == typeMeter:
-		s.live.meter.listen()
+		if !v.guest() {
+			s.live.meter.listen()
+		}
+		s.post(func() { v.listens = true; s.tellSeat(v) })
 		return
 	case c.Type == typeShown:
+		if v.guest() {
+			return // was told nothing
+		}
 		if err := s.live.meter.shown(c.Data); err != nil {
 			s.log.Debug("measurement not understood", "error", err)
 		}
 		return
 	}
 	i := s.live.input.Load()
-	if i == nil || !v.drives {
+	if i == nil || !s.may(v, api.MayInput) {
 		return
 	}
 	done, err := i.Handle(c.Type, c.Data)
@@ -134,7 +147,11 @@ func (s *session) control(v *viewer, p *rtc.Peer, c rtc.Control) {
 	}
 	if done {
 		in := media.Input{ID: s.live.inputs.Add(1), At: media.Now()}
-		s.live.meter.input(injected{id: in.ID, client: c.ID, came: came, at: in.At})
+		told := injected{id: in.ID, client: c.ID, came: came, at: in.At}
+		if v.guest() {
+			told.client = 0 // numbered by another page
+		}
+		s.live.meter.input(told)
 		s.enc.input(in)
 	}
 }

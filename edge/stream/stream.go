@@ -1,5 +1,5 @@
 // Package stream is the body of a session's stream process: signalling, WebRTC,
-// input and data channels of its one viewer, and the supervision of the encode
+// input and data channels of its viewers, and the supervision of the encode
 // process. It outlives the daemon and never enters C.
 package stream
 
@@ -78,6 +78,8 @@ type session struct {
 	transport *rtc.Transport
 	hub       *local.Hub
 	enc       *encoder
+	keys      keys            // shared: for keyframes
+	ctx       context.Context // of run
 	ladder    *ladder
 	live      live // shared: where frames and input go
 	wg        sync.WaitGroup
@@ -89,6 +91,7 @@ type session struct {
 
 	instance  local.InstanceState
 	screen    api.Screen
+	shares    api.ShareList
 	viewers   map[string]*viewer
 	forgotten []string // ids of viewers that ended: what is late of them is refused
 	admitted  uint32   // highest number whose websocket opened
@@ -145,6 +148,7 @@ func newSession(cfg Config) (*session, error) {
 		state: func() { s.post(func() {}) }, // the loop tells what changed
 		fail:  func(why string) { s.post(func() { s.fail(why) }) },
 	})
+	s.keys.ask = s.enc.keyframe
 	s.ladder = newLadder(cfg.Dir, spec, log)
 	s.enc.next = s.ladder.next
 	return s, nil
@@ -194,6 +198,7 @@ func (s *session) run(ctx context.Context) error {
 	defer func() { _ = s.transport.Close() }() // nothing more to send
 	ctx, s.stop = context.WithCancelCause(ctx)
 	defer s.stop(nil)
+	s.ctx = ctx
 	if err := s.dir.WriteMedia(local.MediaState{PID: os.Getpid(), Candidates: s.transport.Candidates()}); err != nil {
 		return err
 	}
@@ -270,6 +275,10 @@ func (s *session) message(m local.Message) {
 		if m.Screen != nil {
 			s.resize(*m.Screen)
 		}
+	case local.KindShares:
+		if m.Shares != nil {
+			s.setShares(*m.Shares)
+		}
 	case local.KindSignal:
 		if m.Signal != nil {
 			s.signal(*m.Signal)
@@ -293,8 +302,10 @@ func (s *session) resize(size api.Screen) {
 		return
 	}
 	s.screen = size
-	if s.current != nil && s.current.peer != nil {
-		s.current.peer.SetLimits(media.BitrateLimits(size))
+	for _, v := range s.viewers {
+		if v.peer != nil {
+			v.peer.SetLimits(media.BitrateLimits(size))
+		}
 	}
 	if i := s.live.input.Load(); i != nil {
 		i.Resize(size.Width, size.Height)
@@ -343,11 +354,11 @@ func (s *session) state() local.StreamState {
 	e, at := s.enc.last(), s.ladder.current()
 	st := local.StreamState{
 		PID: os.Getpid(), Encoding: e.Ready && !s.enc.isPaused(), Drawn: e.Drawn > 0, Codec: s.codec, Pool: at.Pool, Engine: at.Engine,
-		Screen: s.screen, Failed: s.failed, Latency: s.latency,
+		Screen: s.screen, Failed: s.failed, Latency: s.latency, Connected: s.count() > 0,
 	}
 	if v := s.current; v != nil {
 		st.Viewer = v.number
-		st.Connected = v.connected || time.Now().Before(s.handover)
+		st.Connected = st.Connected || time.Now().Before(s.handover)
 		st.RoundTripMS = v.roundTrip
 	}
 	return st
@@ -384,7 +395,7 @@ func (s *session) orphaned(now time.Time) {
 		s.stop(errStopped)
 		return
 	}
-	if s.hub.Lonely() == 0 || s.current != nil && s.current.connected {
+	if s.hub.Lonely() == 0 || s.count() > 0 {
 		s.aloneAt = now
 		return
 	}

@@ -1,9 +1,11 @@
 package stream
 
 import (
+	"context"
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -13,7 +15,7 @@ import (
 )
 
 const (
-	maxViewers   = 16 // links at once: one lives, others end
+	maxViewers   = 16 // links at once: the client's, those of guests, and some that end
 	maxForgotten = 64
 	// signalMost is how long a client may take to sign in: the SDK's own timer.
 	signalMost = 5 * time.Minute
@@ -27,8 +29,9 @@ const (
 // viewer is one websocket connection of a client and the connection it sets up.
 type viewer struct {
 	id     string
-	number uint32
-	drives bool // its role lets it
+	number uint32   // of the session's own client
+	share  uint32   // of a guest
+	seat   api.Seat // what its ticket lets it do
 	link   *api.Link
 	begun  time.Time
 
@@ -40,6 +43,13 @@ type viewer struct {
 	deaf      bool      // its link broke
 	roundTrip float64   // ms
 	channels  *channels
+	codec     api.Codec // agreed; "" = not yet
+	blind     bool      // it wants no picture
+	kbps      int       // that the way to it carries
+	listens   bool      // its page takes part, and is told who watches
+	feed      *feed     // a guest's
+	stopFeed  context.CancelFunc
+	active    atomic.Bool // its control messages count; read from anywhere
 }
 
 // signal takes one signal of a viewer's link.
@@ -77,6 +87,7 @@ func (s *session) newViewer(sig api.Signal) *viewer {
 		}
 		return nil
 	}
+	share, guest := api.ParseGuest(sig.Viewer)
 	number, ok := viewerNumber(sig.Viewer)
 	switch {
 	case sig.Session != s.id || sig.Generation != s.generation:
@@ -85,12 +96,14 @@ func (s *session) newViewer(sig api.Signal) *viewer {
 		return refuse("the connection has ended")
 	case sig.Kind == api.SignalAck || sig.Kind == api.SignalClose || sig.Seq == 0:
 		return refuse("the connection is not known")
-	case !ok:
+	case !ok && !guest:
 		return refuse("the viewer's number is missing")
+	case guest && !s.shares.Admits(share):
+		return refuse("the share was revoked")
 	case len(s.viewers) >= maxViewers:
 		return refuse("too many connections")
 	}
-	v := &viewer{id: sig.Viewer, number: number, drives: sig.Role != api.RoleViewer, link: api.NewLink(sig), begun: time.Now()}
+	v := &viewer{id: sig.Viewer, number: number, share: share, seat: api.Seat{Role: sig.Role, Rights: sig.Rights}, link: api.NewLink(sig), begun: time.Now()}
 	s.viewers[v.id] = v
 	return v
 }
@@ -102,8 +115,13 @@ func viewerNumber(id string) (uint32, bool) {
 	return uint32(v), ok && err == nil
 }
 
-// opened takes over from earlier viewers; one that is earlier itself is refused.
+// opened takes over from earlier clients; one that is earlier itself is refused.
+// A guest takes nothing over.
 func (s *session) opened(v *viewer) {
+	if v.guest() {
+		s.log.Info("guest signs in", "viewer", v.id, "role", v.seat.Role)
+		return
+	}
 	if v.number < s.admitted {
 		s.refuse(v, "another client has joined this session")
 		return
@@ -113,7 +131,7 @@ func (s *session) opened(v *viewer) {
 		s.handover = time.Now().Add(handoverMost)
 	}
 	for _, other := range s.viewers {
-		if other != v {
+		if other != v && !other.guest() {
 			s.dismiss(other, "another client has joined this session")
 		}
 	}
@@ -161,13 +179,21 @@ func (s *session) disconnect(v *viewer) {
 	if p == nil {
 		return
 	}
-	if s.live.peer.CompareAndSwap(p, nil) {
-		if i := s.live.input.Load(); i != nil {
-			i.ReleaseAll()
-		}
+	was := v.active.Swap(false)
+	if v.guest() {
+		s.live.remove(v.feed)
+		v.stopFeed()
+	} else {
+		was = s.live.peer.CompareAndSwap(p, nil)
+	}
+	if i := s.live.input.Load(); i != nil && was && s.may(v, api.MayInput) {
+		i.ReleaseAll()
+	}
+	if !s.watched() {
 		s.enc.pause(true)
 	}
 	v.channels.close()
+	s.tellViewers()
 	s.wg.Go(func() {
 		if err := p.Close(); err != nil {
 			s.log.Debug("connection closed with an error", "viewer", v.id, "error", err)
@@ -235,8 +261,11 @@ func (s *session) settings(v *viewer, set rtc.Settings) error {
 
 // connect makes the viewer's connection.
 func (s *session) connect(v *viewer, set rtc.Settings) error {
-	v.channels = newChannels(s.dir, s.log)
-	var p *rtc.Peer
+	v.channels = newChannels(s.dir, s.log, v.guest())
+	key := s.keys.now
+	if v.guest() {
+		key = s.keys.soon
+	}
 	own := func(f func()) func() { // what comes late of a dismissed viewer is void
 		return func() {
 			if !v.over {
@@ -245,26 +274,31 @@ func (s *session) connect(v *viewer, set rtc.Settings) error {
 		}
 	}
 	p, err := s.transport.NewPeer(rtc.PeerConfig{
-		Codecs: rtc.Preference(set.Video.PreferredDecoderCodecs, s.ladder.there(s.spec.Codecs)), Video: set.EnableVideo, Audio: set.EnableSpeaker,
+		Codecs: s.codecs(v, rtc.Preference(set.Video.PreferredDecoderCodecs, s.ladder.there(s.spec.Codecs))), Video: set.EnableVideo, Audio: set.EnableSpeaker,
 		Limits: media.BitrateLimits(s.screen), ICEServers: s.spec.ICEServers, Log: s.log,
 		Events: rtc.Events{
 			Signal:   func(f []byte) { s.post(own(func() { s.answer(v, f) })) },
 			State:    func(st rtc.State) { s.post(own(func() { s.peerState(v, st) })) },
-			Codec:    func(c api.Codec) { s.post(own(func() { s.agreed(c) })) },
-			Keyframe: func() { s.enc.keyframe() },
-			Bitrate:  func(kbps int) { s.post(own(func() { s.carries(kbps) })) },
-			Control:  func(c rtc.Control) { s.control(v, p, c) },
+			Codec:    func(c api.Codec) { s.post(own(func() { s.agreed(v, c) })) },
+			Keyframe: key,
+			Bitrate:  func(kbps int) { s.post(own(func() { s.carries(v, kbps) })) },
+			Control:  func(c rtc.Control) { s.control(v, c) },
 			Channel:  v.channels.add,
 		},
 	})
 	if err != nil {
 		return err
 	}
-	v.peer = p
-	s.live.meter.joined()
-	s.live.peer.Store(p)
-	if s.blind != !set.EnableVideo {
-		s.blind = !set.EnableVideo
+	v.peer, v.blind = p, !set.EnableVideo
+	v.active.Store(true)
+	if v.guest() {
+		s.admitGuest(v)
+	} else {
+		s.live.meter.joined()
+		s.live.peer.Store(p)
+	}
+	was := s.blind
+	if s.see(); was != s.blind {
 		s.configure()
 	}
 	return nil
@@ -280,20 +314,6 @@ func (s *session) answer(v *viewer, f []byte) {
 	}
 }
 
-// agreed has the encode process work in the agreed codec while the connection
-// still comes up.
-func (s *session) agreed(c api.Codec) {
-	s.codec = c
-	s.configure()
-	s.enc.pause(false)
-}
-
-// carries follows the bitrate that the way to the viewer carries.
-func (s *session) carries(kbps int) {
-	s.kbps = kbps
-	s.enc.bitrate(kbps)
-}
-
 func (s *session) peerState(v *viewer, st rtc.State) {
 	s.log.Info("viewer's connection", "viewer", v.id, "state", st)
 	switch st {
@@ -301,9 +321,15 @@ func (s *session) peerState(v *viewer, st rtc.State) {
 		if v.connected {
 			return
 		}
-		v.connected, s.handover = true, time.Time{}
+		v.connected = true
 		s.enc.pause(false)
-		s.enc.keyframe()
+		if v.guest() {
+			s.keys.soon()
+		} else {
+			s.handover = time.Time{}
+			s.keys.now()
+		}
+		s.tellViewers()
 	case rtc.StateClosed:
 		s.leave(v)
 	}

@@ -12,7 +12,8 @@ import (
 //	1  the first
 //	2  the queue, later places, accounts' policies, the atlas; a million finished
 //	   sessions are kept instead of 200,000
-const EntryVersion = 2
+//	3  shares of sessions; tickets that were signed together
+const EntryVersion = 3
 
 // maxCommands bounds the commands of one entry.
 const maxCommands = 4096
@@ -53,6 +54,8 @@ const (
 	kindPutReplica    kind = 80
 	kindRemoveReplica kind = 81
 	kindRaise         kind = 82
+	kindPutShare      kind = 112 // since version 3
+	kindDropShare     kind = 113 // since version 3
 )
 
 // Command is one change of the state.
@@ -123,6 +126,10 @@ func newCommand(k kind) Command {
 		return &RemoveReplica{}
 	case kindRaise:
 		return &Raise{}
+	case kindPutShare:
+		return &PutShare{}
+	case kindDropShare:
+		return &DropShare{}
 	default:
 		return nil
 	}
@@ -135,6 +142,8 @@ func (k kind) since() int {
 	switch k {
 	case kindQueue, kindPlace, kindPutPolicy, kindRoutes, kindStageApp, kindPublishApp, kindDropVersion, kindLaunch:
 		return 2
+	case kindPutShare, kindDropShare:
+		return 3
 	default:
 		return 1
 	}

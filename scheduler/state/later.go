@@ -6,7 +6,7 @@ import (
 	"github.com/perigee-cloud/perigee/api"
 )
 
-// What entries of version 2 brought: sections that a snapshot has only when
+// What entries of version 2 and later brought: sections that a snapshot has only when
 // there is something in them, so that replicas of version 1 never meet one.
 
 func (s *State) writeLater(out *snapshotWriter) {
@@ -16,6 +16,10 @@ func (s *State) writeLater(out *snapshotWriter) {
 	for id, i := range s.instances.Sorted() {
 		session := api.SessionID(id)
 		out.put(sectionInstance, func(c *coder) { instanceFields(c, &session, i) })
+	}
+	for id, v := range s.shares.Sorted() {
+		session := api.SessionID(id)
+		out.put(sectionShares, func(c *coder) { sharesFields(c, &session, v) })
 	}
 	for account, p := range s.policies.Sorted() {
 		out.put(sectionPolicy, func(c *coder) {
@@ -45,6 +49,11 @@ func (s *State) loadLater(section uint64, c *coder) error {
 		i := &instance{}
 		instanceFields(c, &id, i)
 		s.instances = s.instances.Set(string(id), i)
+	case sectionShares:
+		var id api.SessionID
+		v := &shares{}
+		sharesFields(c, &id, v)
+		s.shares = s.shares.Set(string(id), v)
 	case sectionQueue:
 		queueFields(c, &s.queue)
 	case sectionPolicy:

@@ -33,6 +33,7 @@ const (
 	sectionRoutes
 	sectionHidden   uint64 = 32 // since entries of version 2
 	sectionInstance uint64 = 33 // since entries of version 2
+	sectionShares   uint64 = 64 // since entries of version 3
 )
 
 // WriteTo writes the snapshot of a root: the same state gives the same bytes.

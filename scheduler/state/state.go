@@ -28,6 +28,7 @@ type State struct {
 	edits    uint64          // entries applied since New or Read: numbers the changes of the maps
 	// Of instances that were launched first, by session.
 	instances Map[*instance]
+	shares    Map[*shares] // by session, once one was made
 }
 
 // Session is a live session with what only the schedulers need of it.
@@ -106,6 +107,8 @@ type Result struct {
 	// Stop says that a reported generation is not wanted.
 	Stop bool
 	App  *api.App
+	// Share is the one that was made or changed.
+	Share api.Share
 }
 
 // Tx is the state while one entry is applied.

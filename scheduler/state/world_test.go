@@ -204,7 +204,14 @@ func randomCommand(t testing.TB, r *rand.Rand, s *State) Command {
 	if s.EntryVersion() >= 2 {
 		kinds = 29
 	}
+	if s.EntryVersion() >= 3 {
+		kinds = 31
+	}
 	switch r.IntN(kinds) {
+	case 29:
+		return &PutShare{ID: api.SessionID(session), Number: uint32(r.IntN(3)), Seat: api.Seat{Role: api.RoleViewer}, Description: pick("d", 3), Expires: s.Now().Add(time.Hour)}
+	case 30:
+		return &DropShare{ID: api.SessionID(session), Number: 1 + uint32(r.IntN(3))}
 	case 22, 23, 24:
 		c := creation(session, "")
 		c.App, c.Account, c.Pool, c.Codec, c.Reserved = pick("app", 3), pick("acc", 3), "", "", 0
