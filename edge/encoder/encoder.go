@@ -14,6 +14,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/jezek/xgb"
@@ -67,13 +68,26 @@ const (
 )
 
 // patient bounds each write to the socket.
-type patient struct{ net.Conn }
+type patient struct {
+	io.ReadWriter
+	socket net.Conn
+}
+
+// newPatient goes the direct way where the socket has one.
+func newPatient(socket net.Conn) (patient, error) {
+	raw, ok := socket.(syscall.Conn)
+	if !ok {
+		return patient{socket, socket}, nil
+	}
+	d, err := media.NewDirect(raw)
+	return patient{d, socket}, err
+}
 
 func (p patient) Write(b []byte) (int, error) {
-	if err := p.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
+	if err := p.socket.SetWriteDeadline(time.Now().Add(writeTimeout)); err != nil {
 		return 0, err
 	}
-	return p.Conn.Write(b)
+	return p.ReadWriter.Write(b)
 }
 
 // Run serves the stream process until its socket closes or ctx ends (nil), or
@@ -86,7 +100,11 @@ func Run(ctx context.Context, cfg Config) error {
 	// with one processor for Go they hand it on without waking threads, which
 	// saves a tenth of the processor time. C calls hold it 20 µs at most.
 	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
-	conn := media.NewConn(patient{cfg.Socket})
+	socket, err := newPatient(cfg.Socket)
+	if err != nil {
+		return err
+	}
+	conn := media.NewConn(socket)
 	if err := hello(cfg.Socket, conn); err != nil {
 		return err
 	}
@@ -106,7 +124,7 @@ func Run(ctx context.Context, cfg Config) error {
 	// Closing the socket is what ends a waiting Read.
 	stop := context.AfterFunc(ctx, func() { _ = cfg.Socket.Close() })
 	defer stop()
-	err := s.run(ctx, messages)
+	err = s.run(ctx, messages)
 	cancel()
 	if lost := <-gone; err == nil && lost != nil {
 		err = lost

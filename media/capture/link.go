@@ -3,6 +3,7 @@ package capture
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/perigee-cloud/perigee/media"
 	"github.com/perigee-cloud/perigee/media/xauth"
 )
 
@@ -19,8 +21,9 @@ import (
 // MIT-SHM's AttachFd carries its file descriptor.
 type link struct {
 	*net.UnixConn
-	r     *bufio.Reader // X events are 32 bytes: one read takes many
-	setup []byte        // sent in place of xgb's own connection setup
+	direct *media.Direct
+	r      *bufio.Reader // X events are 32 bytes: one read takes many
+	setup  []byte        // sent in place of xgb's own connection setup
 
 	mu      sync.Mutex
 	closing bool   // the last bound stays
@@ -45,7 +48,12 @@ func dial(ctx context.Context, display, authority string) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to X display %s: %w", display, err)
 	}
-	return &link{UnixConn: c.(*net.UnixConn), r: bufio.NewReaderSize(c, 8<<10), setup: setup}, nil
+	socket := c.(*net.UnixConn)
+	direct, err := media.NewDirect(socket)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("connect to X display %s: %w", display, err), c.Close())
+	}
+	return &link{UnixConn: socket, direct: direct, r: bufio.NewReaderSize(direct, 8<<10), setup: setup}, nil
 }
 
 // expectFd says that MIT-SHM has this major opcode and that the next AttachFd
@@ -106,7 +114,7 @@ func (l *link) Write(p []byte) (int, error) {
 	}
 	fd, ok := l.takeFd(p)
 	if !ok {
-		return l.UnixConn.Write(p)
+		return l.direct.Write(p)
 	}
 	n, _, err := l.WriteMsgUnix(p, unix.UnixRights(fd), nil)
 	if err == nil && n < len(p) {

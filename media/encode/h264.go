@@ -6,19 +6,24 @@ package encode
 #cgo pkg-config: libavutil
 #include <libavutil/frame.h>
 #include <libavutil/video_hint.h>
+#include "job.h"
 
 // perigee_x264_hint attaches the runs of changed macroblocks (age 0) to the
-// picture; FFmpeg hands them to x264. all: leave it without, all changed.
-static int perigee_x264_hint(AVFrame *f, const uint8_t *age, int cols, int rows, int all) {
+// picture; FFmpeg hands them to x264, which skips the others without a look,
+// unless it can now afford to code them finer than they are.
+int perigee_x264_hint(struct perigee_job *j) {
+	AVFrame *f = j->frame;
+	const uint8_t *age = j->age;
+	const int cols = j->cols, rows = j->rows;
 	av_frame_remove_side_data(f, AV_FRAME_DATA_VIDEO_HINT);
-	if (all)
+	if (j->fresh == cols * rows)
 		return 0;
 	size_t n = 0;
 	for (int i = 0; i < cols * rows; i++)
 		n += !age[i] && (i % cols == 0 || age[i - 1]);
 	AVVideoHint *hint = av_video_hint_create_side_data(f, n);
 	if (!hint)
-		return -1;
+		return AVERROR(ENOMEM);
 	hint->type = AV_VIDEO_HINT_TYPE_CHANGED;
 	AVVideoRect *r = n ? av_video_hint_rects(hint) : 0;
 	for (int row = 0; row < rows; row++) {
@@ -41,7 +46,6 @@ static int perigee_x264_hint(AVFrame *f, const uint8_t *age, int cols, int rows,
 import "C"
 
 import (
-	"errors"
 	"strconv"
 	"unsafe"
 
@@ -78,20 +82,6 @@ func h264() (recipe, bool) {
 			cc.SetRateControlBufferSize(vbv(c))
 			return nil
 		},
-		hint: x264Hint,
+		hints: []unsafe.Pointer{C.perigee_x264_hint},
 	}, true
-}
-
-// x264Hint marks the blocks that did not change. x264 skips them without a
-// look, unless it can now afford to code them finer than they are.
-func x264Hint(v *Video) error {
-	all := C.int(0)
-	if v.blocks.fresh == len(v.blocks.age) {
-		all = 1
-	}
-	if C.perigee_x264_hint((*C.AVFrame)(v.frame.UnsafePointer()), (*C.uint8_t)(unsafe.Pointer(&v.blocks.age[0])),
-		C.int(v.blocks.cols), C.int(v.blocks.rows), all) != 0 {
-		return errors.New("out of memory")
-	}
-	return nil
 }

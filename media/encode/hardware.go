@@ -112,6 +112,11 @@ func hardwareRecipe(c Config) (recipe, bool) {
 
 // take has the recipe load the touched blocks; all of them count as changed.
 func (h *hardware) take(v *Video, pix []byte, stride int) error {
+	if !v.frame.IsWritable() { // the encoder still reads it
+		if err := v.frame.MakeWritable(); err != nil {
+			return fmt.Errorf("copy picture: %w", err)
+		}
+	}
 	if err := h.load(v, pix, stride); err != nil {
 		return err
 	}

@@ -120,7 +120,7 @@ func TestHardwareInput(t *testing.T) {
 	pic := newCanvas(w, h)
 	pic.noise(3)
 	for name, hw := range map[string]*hardware{"BGRA": nvencInput(), "NV12": vaapi("h264_vaapi", "main").hardware} {
-		v := &Video{cfg: Config{Width: w, Height: h}, recipe: recipe{hardware: hw}, frame: astiav.AllocFrame(), packet: astiav.AllocPacket(), blocks: newBlocks(w, h)}
+		v := &Video{cfg: Config{Width: w, Height: h}, recipe: recipe{hardware: hw}, frame: astiav.AllocFrame(), blocks: newBlocks(w, h)}
 		v.frame.SetWidth(w)
 		v.frame.SetHeight(h)
 		v.frame.SetPixelFormat(hw.pixels)

@@ -6,8 +6,12 @@ package encode
 #include <libavcodec/avcodec.h>
 #include <vpx/vp8.h>
 #include <vpx/vpx_encoder.h>
+#include "job.h"
 
 #define PERIGEE_SHIFT 2 // of 219 steps
+// The least change of a part's luma, summed up, that is left as it is: libvpx
+// takes sse for equal to variance up to 63 in 64x64.
+#define PERIGEE_LEAST 128
 
 // What libvpx may code as one: quarters of 64x64 (bits 0 to 3), their rows and
 // columns, the whole.
@@ -96,24 +100,24 @@ static int perigee_fresh(const uint8_t *age, int cols, int rows, int left, int t
 }
 
 // perigee_unbalance does nothing without a picture before this one.
-static void perigee_unbalance(vpx_codec_ctx_t *vpx, AVFrame *f, const uint8_t *age, int cols, int rows, int least) {
+int perigee_unbalance(struct perigee_job *j) {
+	AVFrame *f = j->frame;
 	vp9_ref_frame_t before = {0};
-	if (!vpx || vpx_codec_control(vpx, VP9_GET_REFERENCE, &before) != VPX_CODEC_OK || !before.img.planes[0] ||
+	if (!j->vpx || !j->fresh || !j->count)
+		return 0;
+	if (vpx_codec_control((vpx_codec_ctx_t *)j->vpx, VP9_GET_REFERENCE, &before) != VPX_CODEC_OK || !before.img.planes[0] ||
 			before.img.d_w < f->width || before.img.d_h < f->height)
-		return;
-	for (int top = 0; top < rows; top += 4)
-		for (int left = 0; left < cols; left += 4)
-			if (perigee_fresh(age, cols, rows, left, top))
-				perigee_part(f, &before.img, age, cols, left * 16, top * 16, least);
+		return 0;
+	for (int top = 0; top < j->rows; top += 4)
+		for (int left = 0; left < j->cols; left += 4)
+			if (perigee_fresh(j->age, j->cols, j->rows, left, top))
+				perigee_part(f, &before.img, j->age, j->cols, left * 16, top * 16, PERIGEE_LEAST);
+	return 0;
 }
 */
 import "C"
 
 import "unsafe"
-
-// evenLeast is the least change of a part's luma, summed up, that is left as it
-// is: libvpx takes sse for equal to variance up to 63 in 64x64.
-const evenLeast = 128
 
 // unbalance helps libvpx's VP9 to see changes that cancel out. Its fast mode
 // (vp9_pickmode.c, model_rd_for_sb_y_large: "sse == var") takes a part of 32x32
@@ -121,11 +125,4 @@ const evenLeast = 128
 // to nothing, for unchanged: two cells of a board that swap black and white stay
 // as they were. Where that could be, one new macroblock becomes two steps of 219
 // lighter or darker.
-func (v *Video) unbalance() {
-	b := &v.blocks
-	if b.fresh == 0 || v.count == 0 {
-		return
-	}
-	C.perigee_unbalance((*C.vpx_codec_ctx_t)(vpxContext(v.ctx)), (*C.AVFrame)(v.frame.UnsafePointer()), (*C.uint8_t)(unsafe.Pointer(&b.age[0])),
-		C.int(b.cols), C.int(b.rows), evenLeast)
-}
+func unbalance() unsafe.Pointer { return C.perigee_unbalance }

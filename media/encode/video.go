@@ -1,11 +1,16 @@
 package encode
 
+// #include "job.h"
+import "C"
+
 import (
 	"errors"
 	"fmt"
 	"image"
 	"maps"
+	"runtime"
 	"strconv"
+	"unsafe"
 
 	"github.com/asticode/go-astiav"
 
@@ -51,9 +56,9 @@ type recipe struct {
 	opened func(*astiav.CodecContext, Config)
 	// rate changes the bitrate of an open encoder; errReopen if it cannot.
 	rate func(*astiav.CodecContext, Config) error
-	// hint tells the encoder which parts of the picture about to be encoded
-	// changed; nil if it cannot be told.
-	hint func(*Video) error
+	// hints tell the encoder which parts of the picture about to be encoded
+	// changed (int (*)(struct perigee_job *), two at most).
+	hints []unsafe.Pointer
 	// hardware is nil for an encoder of the processors.
 	hardware *hardware
 }
@@ -88,12 +93,11 @@ type Video struct {
 	recipe recipe
 	ctx    *astiav.CodecContext
 	frame  *astiav.Frame
-	packet *astiav.Packet
 	blocks blocks
-	to420  converter
+	worker *worker
+	job    *C.struct_perigee_job
+	pin    runtime.Pinner
 	loaded bool          // frame holds a picture
-	active []byte        // libvpx's map of blocks
-	sharp  int           // pictures since libvpx last coded one coarsely
 	count  int64         // pictures encoded: the encoder's clock
 	device *astiav.Frame // the picture in a device's memory
 	free   func()        // what prepare allocated
@@ -107,7 +111,7 @@ func NewVideo(cfg Config) (*Video, error) {
 	}
 	r, _ := recipes(cfg)
 	astiav.SetLogLevel(astiav.LogLevelQuiet)
-	v := &Video{cfg: cfg, recipe: r, frame: astiav.AllocFrame(), packet: astiav.AllocPacket(),
+	v := &Video{cfg: cfg, recipe: r, frame: astiav.AllocFrame(),
 		blocks: newBlocks(cfg.Width, cfg.Height)}
 	v.frame.SetWidth(cfg.Width)
 	v.frame.SetHeight(cfg.Height)
@@ -119,11 +123,21 @@ func NewVideo(cfg Config) (*Video, error) {
 		v.Close()
 		return nil, fmt.Errorf("allocate picture: %w", err)
 	}
-	if err := v.open(); err != nil {
+	if err := v.begin(); err != nil {
 		v.Close()
 		return nil, err
 	}
 	return v, nil
+}
+
+func (v *Video) begin() (err error) {
+	if err := v.newJob(); err != nil {
+		return err
+	}
+	if v.worker, err = newWorker(); err != nil {
+		return err
+	}
+	return v.open()
 }
 
 // Check refuses a configuration that cannot be encoded; the error wraps ErrConfig
@@ -252,6 +266,7 @@ func (v *Video) open() error {
 		v.free()
 	}
 	v.ctx, v.free, v.count = cc, free, 0
+	v.job.cc, v.job.vpx = (*C.AVCodecContext)(cc.UnsafePointer()), vpxContext(cc)
 	return nil
 }
 
@@ -270,16 +285,11 @@ func (v *Video) Load(pix []byte, stride int, changed ...image.Rectangle) error {
 	if v.blocks.touches == 0 {
 		return nil
 	}
-	if !v.frame.IsWritable() { // the encoder still reads it
-		if err := v.frame.MakeWritable(); err != nil {
-			return fmt.Errorf("copy picture: %w", err)
-		}
-	}
 	if h := v.recipe.hardware; h != nil {
 		if err := h.take(v, pix, stride); err != nil {
 			return err
 		}
-	} else if err := v.to420.convert(v.frame, pix, stride, &v.blocks, !v.loaded); err != nil {
+	} else if err := v.convert(pix, stride, !v.loaded); err != nil {
 		return err
 	}
 	v.loaded = true
@@ -306,11 +316,6 @@ func (v *Video) Encode(key bool) (Packet, error) {
 	}
 	v.frame.SetPictureType(kind)
 	v.frame.SetPts(v.count)
-	if v.recipe.hint != nil {
-		if err := v.recipe.hint(v); err != nil {
-			return Packet{}, fmt.Errorf("hint %s: %w", v.recipe.name, err)
-		}
-	}
 	frame := v.frame
 	if h := v.recipe.hardware; h != nil && h.upload != nil {
 		var err error
@@ -318,18 +323,12 @@ func (v *Video) Encode(key bool) (Packet, error) {
 			return Packet{}, err
 		}
 	}
-	if err := v.ctx.SendFrame(frame); err != nil {
+	p, err := v.send(frame)
+	if err != nil {
 		return Packet{}, fmt.Errorf("encode with %s: %w", v.recipe.name, err)
 	}
 	v.count++
 	v.blocks.encoded()
-	// Each of our encoders gives the packet of the picture it was just given
-	// (SVT-AV1 waits inside for it): none now is a fault, not a delay.
-	if err := v.ctx.ReceivePacket(v.packet); err != nil {
-		return Packet{}, fmt.Errorf("receive from %s: %w", v.recipe.name, err)
-	}
-	p := Packet{Data: v.packet.Data(), Key: v.packet.Flags().Has(astiav.PacketFlagKey)}
-	v.packet.Unref()
 	return p, nil
 }
 
@@ -367,6 +366,10 @@ func (v *Video) Live() bool {
 
 // Close frees the encoder.
 func (v *Video) Close() {
+	if v.worker != nil {
+		v.worker.close()
+		v.worker = nil
+	}
 	if v.ctx != nil {
 		v.ctx.Free()
 		v.free()
@@ -376,7 +379,7 @@ func (v *Video) Close() {
 		v.device.Free()
 	}
 	v.frame.Free()
-	v.packet.Free()
+	v.freeJob()
 }
 
 // with joins option sets; later ones win.

@@ -5,6 +5,7 @@ package encode
 #include <libavcodec/avcodec.h>
 #include <vpx/vpx_encoder.h>
 #include <vpx/vp8cx.h>
+#include "job.h"
 
 // The start of FFmpeg's private VPxEncoderContext (libavcodec/libvpxenc.c,
 // unchanged since 2010): a class, then libvpx's own context.
@@ -33,14 +34,6 @@ static int perigee_vpx_rate(AVCodecContext *cc, unsigned kbps) {
 	return vpx_codec_enc_config_set(vpx, &cfg) != VPX_CODEC_OK;
 }
 
-// perigee_vpx_quantiser gives the quantiser of the picture encoded last, 0 to 63;
-// 63 if it is not known.
-static int perigee_vpx_quantiser(AVCodecContext *cc) {
-	vpx_codec_ctx_t *vpx = perigee_vpx(cc);
-	int q = 63;
-	return !vpx || vpx_codec_control(vpx, VP8E_GET_LAST_QUANTIZER_64, &q) != VPX_CODEC_OK ? 63 : q;
-}
-
 // perigee_vpx_speed sets cpu-used, for which FFmpeg allows VP9 8 at most.
 static void perigee_vpx_speed(AVCodecContext *cc, int speed) {
 	vpx_codec_ctx_t *vpx = perigee_vpx(cc);
@@ -48,23 +41,32 @@ static void perigee_vpx_speed(AVCodecContext *cc, int speed) {
 		vpx_codec_control(vpx, VP8E_SET_CPUUSED, speed);
 }
 
-// perigee_vpx_active makes libvpx pass over the macroblocks older than settled
-// (0: over none), but for one in every refresh, another at each tick.
-static int perigee_vpx_active(AVCodecContext *cc, const uint8_t *age, uint8_t *map, int cols, int rows, int settled,
-		int refresh, int tick) {
-	vpx_codec_ctx_t *vpx = perigee_vpx(cc);
+// How often a block that is passed over is looked at all the same: the loop
+// filter wears it off.
+#define PERIGEE_REFRESH 4
+
+// perigee_vpx_hint makes libvpx pass over the macroblocks that did not change for
+// a while, but for one in every PERIGEE_REFRESH, another in each picture. None
+// while the bitrate holds the picture down, or when it is encoded again just to
+// get sharper.
+int perigee_vpx_hint(struct perigee_job *j) {
+	vpx_codec_ctx_t *vpx = j->vpx;
 	if (!vpx)
 		return 0; // it encodes them all, as it does without us
-	for (int i = 0; i < cols * rows; i++)
-		map[i] = !settled || age[i] < settled || (i + tick) % refresh == 0;
-	vpx_active_map_t active = {settled ? map : 0, rows, cols};
-	return vpx_codec_control(vpx, VP8E_SET_ACTIVEMAP, &active) != VPX_CODEC_OK;
+	int q = 63;
+	if (vpx_codec_control(vpx, VP8E_GET_LAST_QUANTIZER_64, &q) != VPX_CODEC_OK)
+		q = 63;
+	j->sharp = j->count && q <= PERIGEE_SHARP ? j->sharp + 1 : 0;
+	const int n = j->cols * j->rows, pass = j->sharp >= PERIGEE_SETTLED && j->fresh && j->fresh < n;
+	for (int i = 0; pass && i < n; i++)
+		j->map[i] = j->age[i] < PERIGEE_SETTLED || (i + j->count) % PERIGEE_REFRESH == 0;
+	vpx_active_map_t active = {pass ? j->map : 0, j->rows, j->cols};
+	return vpx_codec_control(vpx, VP8E_SET_ACTIVEMAP, &active) == VPX_CODEC_OK ? 0 : AVERROR_EXTERNAL;
 }
 */
 import "C"
 
 import (
-	"errors"
 	"strconv"
 	"unsafe"
 
@@ -113,43 +115,10 @@ func vpxRate(cc *astiav.CodecContext, c Config) error {
 	return nil
 }
 
-const (
-	// vpxSettled is after how many pictures without a change a block is passed
-	// over, all of them encoded with a quantiser of vpxSharp or less: libvpx then
-	// copies it as it is, so it must be as sharp as it gets.
-	vpxSettled = 10
-	vpxSharp   = vpxQMin + 4
-	// vpxRefresh is how often a block that is passed over is looked at all the
-	// same: the loop filter wears it off.
-	vpxRefresh = 4
-)
-
-// vpxHint tells libvpx which blocks may be passed over; none while the bitrate
-// holds the picture down, or when it is encoded again just to get sharper.
-func vpxHint(v *Video) error {
-	cc := (*C.AVCodecContext)(v.ctx.UnsafePointer())
-	if v.sharp++; v.count == 0 || C.perigee_vpx_quantiser(cc) > vpxSharp {
-		v.sharp = 0
-	}
-	settled := C.int(vpxSettled)
-	if v.sharp < vpxSettled || v.blocks.fresh == 0 || v.blocks.fresh == len(v.blocks.age) {
-		settled = 0
-	}
-	if v.active == nil {
-		v.active = make([]byte, len(v.blocks.age))
-	}
-	if C.perigee_vpx_active(cc, (*C.uint8_t)(unsafe.Pointer(&v.blocks.age[0])),
-		(*C.uint8_t)(unsafe.Pointer(&v.active[0])), C.int(v.blocks.cols), C.int(v.blocks.rows), settled,
-		vpxRefresh, C.int(v.count%vpxRefresh)) != 0 {
-		return errors.New("libvpx refused the active map")
-	}
-	return nil
-}
-
 // vp8 is libvpx's VP8. static-thresh 1 lets it skip blocks that did not change
 // at all, the common case on a screen.
 func vp8() recipe {
-	return recipe{name: "libvpx", rate: vpxRate, hint: vpxHint, faster: map[string]string{"cpu-used": strconv.Itoa(vp8Fast)}, options: func(c Config) map[string]string {
+	return recipe{name: "libvpx", rate: vpxRate, hints: []unsafe.Pointer{C.perigee_vpx_hint}, faster: map[string]string{"cpu-used": strconv.Itoa(vp8Fast)}, options: func(c Config) map[string]string {
 		return with(vpxOptions(c), map[string]string{
 			"cpu-used":      strconv.Itoa(vp8Speed),
 			"static-thresh": "1",
@@ -160,11 +129,6 @@ func vp8() recipe {
 // vpxContext gives libvpx's context; nil if it is not where it should be.
 func vpxContext(cc *astiav.CodecContext) unsafe.Pointer {
 	return unsafe.Pointer(C.perigee_vpx((*C.AVCodecContext)(cc.UnsafePointer())))
-}
-
-func vp9Hint(v *Video) error {
-	v.unbalance()
-	return vpxHint(v)
 }
 
 // vp9Opened sets the speed that FFmpeg does not let through. Where libvpx cannot
@@ -179,7 +143,7 @@ func vp9Opened(cc *astiav.CodecContext, c Config) {
 // of the time and does nothing for drawn pictures. Tile columns only where there
 // are threads for them.
 func vp9() recipe {
-	return recipe{name: "libvpx-vp9", rate: vpxRate, hint: vp9Hint, faster: map[string]string{}, opened: vp9Opened, options: func(c Config) map[string]string {
+	return recipe{name: "libvpx-vp9", rate: vpxRate, hints: []unsafe.Pointer{unbalance(), C.perigee_vpx_hint}, faster: map[string]string{}, opened: vp9Opened, options: func(c Config) map[string]string {
 		tiles := 0
 		for 1<<(tiles+1) <= c.Threads && tiles < 2 {
 			tiles++
