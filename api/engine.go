@@ -32,7 +32,7 @@ const (
 )
 
 // engineStates in the order of their bytes on the wire; never reordered.
-var engineStates = [...]string{"ok", "no_driver", "no_gpu", "no_encoder", "missing_symbol", "lost", "nonsense", "no_permission", "failed", "quarantined"}
+var engineStates = [...]string{"ok", "no_driver", "no_gpu", "no_encoder", "missing_symbol", "lost", "nonsense", "no_permission", "failed", "quarantined", "claimed"}
 
 // enginePools in the order of their bits on the wire.
 var enginePools = [...]Pool{PoolNVENC, PoolVAAPI}
@@ -40,7 +40,7 @@ var enginePools = [...]Pool{PoolNVENC, PoolVAAPI}
 // appendLive appends what came with the engines: after what the first version
 // reads, which ignores it. Nothing when there is nothing to say.
 func (h Headroom) appendLive(b []byte) []byte {
-	if h.Foreign == 0 && h.Uplink == 0 && len(h.Engines) == 0 {
+	if h.Foreign == 0 && h.Uplink == 0 && len(h.Engines) == 0 && h.ForeignMemory == 0 && h.ForeignUplink == 0 {
 		return b
 	}
 	b = append(b, percent(h.Foreign), percent(h.Uplink))
@@ -55,6 +55,9 @@ func (h Headroom) appendLive(b []byte) []byte {
 		b = append(b, code, stateCode(e.State), share(e.Encoder), share(e.Foreign), share(e.SM), share(e.VRAM))
 		b = binary.AppendUvarint(b, uint64(max(e.Sessions, 0)))
 		b = binary.AppendUvarint(b, uint64(max(e.LatencyUS, 0)/latencyStep))
+	}
+	if h.ForeignMemory > 0 || h.ForeignUplink > 0 { // came later: the engines' readers pass it over
+		b = append(b, percent(h.ForeignMemory), percent(h.ForeignUplink))
 	}
 	return b
 }
@@ -77,12 +80,15 @@ func (h *Headroom) parseLive(r *reader) error {
 			continue // of a kind that a later version knows
 		}
 		e.Engine = string(enginePools[code>>6]) + strconv.Itoa(int(code&maxIndex))
-		e.State = engineStates[len(engineStates)-2] // "failed": of a state that a later version knows
+		e.State = engineStates[stateCode("")] // of a state that a later version knows: "failed"
 		if int(state) < len(engineStates) {
 			e.State = engineStates[state]
 		}
 		e.Sessions, e.LatencyUS = int(sessions), int(latency)*latencyStep
 		h.Engines = append(h.Engines, e)
+	}
+	if r.err == nil && len(r.b) >= 2 {
+		h.ForeignMemory, h.ForeignUplink = int(percent(int(r.byte()))), int(percent(int(r.byte())))
 	}
 	return r.err
 }

@@ -31,6 +31,10 @@ type Headroom struct {
 	// is not known), in percent.
 	Foreign int `json:"foreign,omitempty"`
 	Uplink  int `json:"uplink,omitempty"`
+	// ForeignMemory and ForeignUplink are the shares of memory and of the way out
+	// that are used, but not by our processes and streams.
+	ForeignMemory int `json:"foreign_memory,omitempty"`
+	ForeignUplink int `json:"foreign_uplink,omitempty"`
 	// Engines are the hardware engines, at most 16.
 	Engines []EngineHeadroom `json:"engines,omitempty"`
 }

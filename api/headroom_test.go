@@ -54,8 +54,21 @@ func TestLiveHeadroomGolden(t *testing.T) {
 		t.Errorf("read %+v, %v", h, err)
 	}
 	// What a later version appends is passed over.
-	if h, err = ParseHeadroom(append(b, 1, 2, 3)); err != nil || !reflect.DeepEqual(h, liveHeadroom) {
+	if h, err = ParseHeadroom(append(b, 0, 0, 3)); err != nil || !reflect.DeepEqual(h, liveHeadroom) {
 		t.Errorf("with more behind: %+v, %v", h, err)
+	}
+	// What is foreign of memory and of the way out came later, behind the engines.
+	later := liveHeadroom
+	later.ForeignMemory, later.ForeignUplink = 7, 21
+	b = later.AppendBinary(nil)
+	if got := hex.EncodeToString(b); got != goldenLive+"0715" {
+		t.Errorf("encoding changed:\n%s", got)
+	}
+	if h, err = ParseHeadroom(b); err != nil || !reflect.DeepEqual(h, later) {
+		t.Errorf("read %+v, %v", h, err)
+	}
+	if h, err = ParseHeadroom(b[:len(b)-1]); err != nil || h.ForeignMemory != 0 {
+		t.Errorf("cut: %+v, %v", h, err)
 	}
 	many := liveHeadroom
 	many.Engines = nil
@@ -68,6 +81,12 @@ func TestLiveHeadroomGolden(t *testing.T) {
 		t.Errorf("%d bytes, %d engines, %v", len(b), len(h.Engines), err)
 	}
 	odd := liveHeadroom
+	for _, s := range engineStates {
+		odd.Engines = []EngineHeadroom{{Engine: "vaapi3", State: s}}
+		if h, err = ParseHeadroom(odd.AppendBinary(nil)); err != nil || len(h.Engines) != 1 || h.Engines[0].State != s {
+			t.Errorf("state %s: %+v, %v", s, h.Engines, err)
+		}
+	}
 	odd.Engines = []EngineHeadroom{{Engine: "cpu"}, {Engine: "nvenc99"}, {Engine: "nvenc3", State: "melted", Encoder: 400}}
 	h, err = ParseHeadroom(odd.AppendBinary(nil))
 	if err != nil || len(h.Engines) != 1 || h.Engines[0].State != "failed" || h.Engines[0].Encoder != 100 {
@@ -91,6 +110,9 @@ func TestHeadroomRefusesCutAndUnknown(t *testing.T) {
 func FuzzParseHeadroom(f *testing.F) {
 	f.Add(sampleHeadroom.AppendBinary(nil))
 	f.Add(liveHeadroom.AppendBinary(nil))
+	later := liveHeadroom
+	later.ForeignMemory, later.ForeignUplink = 7, 21
+	f.Add(later.AppendBinary(nil))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := ParseHeadroom(b)
 		if err != nil {

@@ -101,6 +101,8 @@ type Agent struct {
 	stopAll context.CancelFunc
 	carries atomic.Pointer[[]api.Capacity] // what the pools may carry
 
+	sentBytes atomic.Uint64 // by streams, as far as they told this daemon
+
 	mu        sync.Mutex // guards the fields below
 	ready     bool       // Run has begun and not ended: units may be made
 	units     map[api.SessionID]*unit
@@ -140,7 +142,9 @@ func New(cfg Config) (*Agent, error) {
 	a.SetPools(cfg.Pools)
 	a.meter = &meter{agent: a}
 	if a.cfg.Measure == nil {
-		a.cfg.Measure = newProcMeter(a.roots, cfg.Uplink).read
+		m := newProcMeter(a.roots, cfg.Uplink)
+		m.way.streams = a.sentBytes.Load
+		a.cfg.Measure = m.read
 	}
 	return a, nil
 }

@@ -1,7 +1,7 @@
 package edge
 
 import (
-	"fmt"
+	"strings"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/gpu"
@@ -26,7 +26,10 @@ func (m measured) graphics(h *api.Headroom, bind func(string, int)) map[api.Pool
 	}
 	foreign := map[api.Pool]uint64{}
 	for _, r := range m.sample.Readings {
-		name := fmt.Sprintf("%s%d", api.PoolNVENC, r.Index)
+		name, pool := r.Name(), api.PoolNVENC
+		if strings.HasPrefix(name, string(api.PoolVAAPI)) {
+			pool = api.PoolVAAPI
+		}
 		e := api.EngineHeadroom{
 			Engine: name, State: string(r.State), Encoder: r.Encoder, Foreign: api.Unknown, SM: r.GPU, VRAM: r.Memory,
 			Sessions: max(r.Sessions, 0), LatencyUS: max(r.LatencyUS, 0),
@@ -43,12 +46,13 @@ func (m measured) graphics(h *api.Headroom, bind func(string, int)) map[api.Pool
 				ours = int(min(own[name]*100/certified, 100))
 			}
 			e.Foreign = max(r.Encoder-ours, 0)
-			foreign[api.PoolNVENC] += certified * uint64(e.Foreign) / 100
 			bind(name, r.Encoder)
 		}
 		switch r.State {
-		case gpu.StateLost, gpu.StateFailed, gpu.StateNonsense, gpu.StateQuarantined:
-			foreign[api.PoolNVENC] += certified // nothing more is to be had of it
+		case gpu.StateLost, gpu.StateFailed, gpu.StateNonsense, gpu.StateQuarantined, gpu.StateDenied, gpu.StateClaimed:
+			foreign[pool] += certified - min(own[name], certified) // nothing more is to be had of it
+		default:
+			foreign[pool] += certified * uint64(max(e.Foreign, 0)) / 100
 		}
 		if certified > 0 || r.State == gpu.StateOK {
 			bind("sm", r.GPU)
@@ -102,4 +106,24 @@ func (a *Agent) roots() []int {
 		}
 	}
 	return out
+}
+
+// alarm logs what became of the hardware engines since the last look: one that
+// is out is somebody's to see to, while the rest of the machine goes on.
+func (m *meter) alarm(s gpu.Sample) {
+	if m.states == nil {
+		m.states = map[string]gpu.State{}
+	}
+	for _, r := range s.Readings {
+		name := r.Name()
+		was, known := m.states[name]
+		m.states[name] = r.State
+		switch {
+		case r.State == was:
+		case r.State != gpu.StateOK && r.State != gpu.StateNoEncoder:
+			m.agent.log.Warn("encoder engine is out", "engine", name, "state", r.State, "detail", r.Detail)
+		case known:
+			m.agent.log.Info("encoder engine is back", "engine", name, "was", was)
+		}
+	}
 }

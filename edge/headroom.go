@@ -27,6 +27,8 @@ type meter struct {
 	now  api.Headroom
 	seq  uint64
 	last time.Time // when it was published
+
+	states map[string]gpu.State // of the engines, at the last look; run's goroutine's
 }
 
 // latest gives the last measured headroom.
@@ -60,7 +62,9 @@ func (m *meter) run(ctx context.Context) error {
 // update takes a measurement in and publishes it if it tells something new.
 func (m *meter) update(load Load, now time.Time) {
 	a := m.agent
-	h := compute(measured{pools: a.pools(), costs: a.costs(), load: load, sample: a.sample(), engines: a.engines()})
+	sample := a.sample()
+	m.alarm(sample)
+	h := compute(measured{pools: a.pools(), costs: a.costs(), load: load, sample: sample, engines: a.engines()})
 	h.Boot = m.agent.cfg.Identity.Boot
 	m.mu.Lock()
 	tell := m.last.IsZero() || now.Sub(m.last) >= publishEvery || changed(m.now, h)
@@ -107,6 +111,7 @@ type measured struct {
 // and what others take of the machine, too.
 func compute(m measured) api.Headroom {
 	h := api.Headroom{CPU: m.load.CPU, Memory: m.load.Memory, Foreign: m.load.Foreign, Uplink: m.load.Uplink,
+		ForeignMemory: m.load.ForeignMemory, ForeignUplink: m.load.ForeignUplink,
 		Saturation: m.load.CPU, Binding: "cpu"}
 	bind := func(name string, share int) {
 		if share > h.Saturation {
@@ -132,6 +137,9 @@ func compute(m measured) api.Headroom {
 		if p.Pool == api.PoolCPU {
 			room.Free -= room.Free * uint64(min(max(m.load.Foreign, 0), foreignMost)) / 100
 		}
+		if carried, known := m.load.carried(); known {
+			room.Free = min(room.Free, carried)
+		}
 		h.Pools = append(h.Pools, room)
 		if p.Macroblocks > 0 {
 			bind("pool:"+string(p.Pool), int(min(used*100/p.Macroblocks, 100)))
@@ -154,7 +162,7 @@ func changed(a, b api.Headroom) bool {
 			return true
 		}
 	}
-	if far(a.Uplink, b.Uplink) || far(a.Foreign, b.Foreign) || len(a.Engines) != len(b.Engines) {
+	if far(a.Uplink, b.Uplink) || far(a.Foreign, b.Foreign) || far(a.ForeignMemory, b.ForeignMemory) || far(a.ForeignUplink, b.ForeignUplink) || len(a.Engines) != len(b.Engines) {
 		return true
 	}
 	for i, e := range a.Engines {
@@ -199,9 +207,9 @@ func parseStat(s string) (busy, total uint64, err error) {
 	return busy, total, nil
 }
 
-// parseMeminfo gives the share of memory in use, in percent.
-func parseMeminfo(s string) (int, error) {
-	var total, available uint64
+// parseMeminfo gives the memory in use and in all, in KiB.
+func parseMeminfo(s string) (used, total uint64, err error) {
+	var available uint64
 	for line := range strings.Lines(s) {
 		f := strings.Fields(line)
 		if len(f) < 2 {
@@ -219,7 +227,7 @@ func parseMeminfo(s string) (int, error) {
 		}
 	}
 	if total == 0 || available > total {
-		return 0, fmt.Errorf("read meminfo: %w", errProc)
+		return 0, 0, fmt.Errorf("read meminfo: %w", errProc)
 	}
-	return int((total - available) * 100 / total), nil
+	return total - available, total, nil
 }

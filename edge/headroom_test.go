@@ -209,8 +209,9 @@ func TestForeignProcessesAreTold(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	held := 2 // pages of memory of each process
 	process := func(pid, parent, session, ticks int) {
-		write(fmt.Sprintf("%d/stat", pid), fmt.Sprintf("%d (a ) b) S %d 1 %d 0 0 0 0 0 0 0 %d 0 0 0", pid, parent, session, ticks))
+		write(fmt.Sprintf("%d/stat", pid), fmt.Sprintf("%d (a ) b) S %d 1 %d 0 0 0 0 0 0 0 %d 0 0 0 20 0 1 0 5 99999 %d 0", pid, parent, session, ticks, held))
 	}
 	for _, i := range []string{"eth0", "lo"} {
 		if err := os.MkdirAll(filepath.Join(sys, "class/net", i, "device"), 0o755); err != nil {
@@ -219,7 +220,7 @@ func TestForeignProcessesAreTold(t *testing.T) {
 	}
 	m := newProcMeter(func() []int { return []int{100, 200} }, 0)
 	m.root, m.sys = dir, sys
-	write("meminfo", "MemTotal: 100 kB\nMemAvailable: 50 kB\n")
+	write("meminfo", "MemTotal: 100 kB\nMemAvailable: 25 kB\n")
 	at := func(second int, busy, sent int) Load {
 		t.Helper()
 		write("stat", fmt.Sprintf("cpu  %d 0 0 %d 0 0 0 0 0 0\n", busy, 1000*second-busy))
@@ -243,6 +244,9 @@ func TestForeignProcessesAreTold(t *testing.T) {
 	process(202, 200, 200, 200) // new
 	process(300, 1, 300, 3000)
 	l := at(11, 300+3000, 1_000_000+10*12_500_000/4)
+	if memory := 75 - 5*held*os.Getpagesize()/1024; l.Memory != 75 || l.ForeignMemory != memory {
+		t.Errorf("of memory %d %%, foreign %d, want %d", l.Memory, l.ForeignMemory, memory)
+	}
 	if l.CPU != 30 || l.Foreign != 25 || l.Uplink != 0 { // 3000 of 10000 busy, 500 of them ours; no speed known
 		t.Errorf("later: %+v", l)
 	}
@@ -252,7 +256,7 @@ func TestForeignProcessesAreTold(t *testing.T) {
 	if l = at(12, 300+3100, 1_000_000+10*12_500_000/4+12_500_000/2); l.Uplink != 50 || l.Foreign > l.CPU {
 		t.Errorf("with a speed: %+v", l)
 	}
-	m.uplinkMbps = 1000
+	m.way.operator = 1000
 	if l = at(13, 300+3200, 1_000_000+10*12_500_000/4+12_500_000); l.Uplink != 5 {
 		t.Errorf("with the operator's: %+v", l)
 	}

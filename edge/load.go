@@ -17,8 +17,11 @@ type Load struct {
 	// Foreign is the share of the processors that programs take which are neither
 	// this daemon nor of its sessions.
 	Foreign int
+	// ForeignMemory and ForeignUplink are the same of memory and of the way out.
+	ForeignMemory, ForeignUplink int
 	// Uplink is the used share of the network's way out; 0 when its speed is unknown.
-	Uplink int
+	Uplink     int
+	UplinkMbps int // the way out's speed in Mb/s; 0 = unknown
 }
 
 // foreignEvery is how often all processes are looked at: that costs 20 µs each.
@@ -35,10 +38,9 @@ type procMeter struct {
 	looked  time.Time
 	then    usage
 	foreign int
+	pages   uint64 // of memory that our processes hold
 
-	uplinkMbps int // the operator's; 0 = the interfaces' own
-	sent       uint64
-	sentAt     time.Time
+	way wayOut
 }
 
 // usage is the machine's processor time in ticks, and of it ours.
@@ -48,7 +50,7 @@ type usage struct {
 }
 
 func newProcMeter(roots func() []int, uplinkMbps int) *procMeter {
-	return &procMeter{root: "/proc", sys: "/sys", roots: roots, uplinkMbps: uplinkMbps}
+	return &procMeter{root: "/proc", sys: "/sys", roots: roots, way: wayOut{operator: uplinkMbps}}
 }
 
 // read gives the load since the last call. It is for one goroutine.
@@ -74,9 +76,17 @@ func (m *procMeter) readAt(now time.Time) (Load, error) {
 		m.looked = now
 	}
 	l.Foreign = min(m.foreign, l.CPU)
-	l.Uplink = m.uplink(now)
-	l.Memory, err = parseMeminfo(string(mem))
-	return l, err
+	l.Uplink, l.ForeignUplink, l.UplinkMbps = m.uplink(now)
+	used, total, err := parseMeminfo(string(mem))
+	if err != nil {
+		return l, err
+	}
+	l.Memory = int(used * 100 / total)
+	if m.roots != nil {
+		ours := min(m.pages*uint64(os.Getpagesize())/1024, used) // of two sharers, both are counted
+		l.ForeignMemory = int((used - ours) * 100 / total)
+	}
+	return l, nil
 }
 
 // look finds what of the processors' time since the last look was not ours.
@@ -97,12 +107,12 @@ func (m *procMeter) look(busy, total uint64) {
 	m.then = u
 }
 
-// own gives the ticks of our processes: the roots, what is in their kernel
-// sessions, and what those started.
+// own gives the ticks of our processes, and notes what memory they hold: the
+// roots, what is in their kernel sessions, and what those started.
 func (m *procMeter) own() map[int]uint64 {
 	type process struct {
 		parent, session int
-		ticks           uint64
+		ticks, pages    uint64
 	}
 	all := map[int]process{}
 	entries, _ := filepath.Glob(m.root + "/[0-9]*/stat") // the pattern is well formed
@@ -113,19 +123,20 @@ func (m *procMeter) own() map[int]uint64 {
 		}
 		s := string(b) // the name in brackets may hold anything
 		f := strings.Fields(s[strings.LastIndexByte(s, ')')+1:])
-		const ppid, session, utime, stime = 1, 3, 11, 12
-		if len(f) <= stime {
+		const ppid, session, utime, stime, rss = 1, 3, 11, 12, 21
+		if len(f) <= rss {
 			continue
 		}
-		var n [4]int
-		for i, at := range []int{ppid, session, utime, stime} {
+		var n [5]int
+		for i, at := range []int{ppid, session, utime, stime, rss} {
 			n[i], _ = strconv.Atoi(f[at]) // the kernel writes numbers
 		}
 		if pid, err := strconv.Atoi(filepath.Base(filepath.Dir(e))); err == nil {
-			all[pid] = process{n[0], n[1], uint64(n[2]) + uint64(n[3])}
+			all[pid] = process{n[0], n[1], uint64(n[2]) + uint64(n[3]), uint64(max(n[4], 0))}
 		}
 	}
 	own := map[int]uint64{}
+	m.pages = 0
 	root := map[int]bool{}
 	for _, r := range m.roots() {
 		root[r] = true
@@ -139,49 +150,9 @@ func (m *procMeter) own() map[int]uint64 {
 			_, child := own[p.parent]
 			if child || root[pid] || root[p.session] {
 				own[pid], changed = p.ticks, true
+				m.pages += p.pages
 			}
 		}
 	}
 	return own
-}
-
-// uplink gives the used share of the way out, of all interfaces but the loopback.
-func (m *procMeter) uplink(now time.Time) int {
-	b, err := os.ReadFile(m.root + "/net/dev")
-	if err != nil {
-		return 0
-	}
-	sent, mbps := uint64(0), 0
-	for line := range strings.Lines(string(b)) {
-		name, rest, ok := strings.Cut(line, ":")
-		f := strings.Fields(rest)
-		name = strings.TrimSpace(name)
-		const out = 8
-		if !ok || len(f) <= out || name == "lo" {
-			continue
-		}
-		// Bridges and virtual pairs carry what a device carries again.
-		if _, err := os.Stat(filepath.Join(m.sys, "class/net", name, "device")); err != nil {
-			continue
-		}
-		n, err := strconv.ParseUint(f[out], 10, 64)
-		if err != nil {
-			continue
-		}
-		sent += n
-		if speed, err := os.ReadFile(filepath.Join(m.sys, "class/net", name, "speed")); err == nil {
-			if v, err := strconv.Atoi(strings.TrimSpace(string(speed))); err == nil && v > 0 {
-				mbps += v
-			}
-		}
-	}
-	if m.uplinkMbps > 0 {
-		mbps = m.uplinkMbps
-	}
-	before, since := m.sent, now.Sub(m.sentAt).Seconds()
-	m.sent, m.sentAt = sent, now
-	if mbps == 0 || before == 0 || sent < before || since <= 0 {
-		return 0
-	}
-	return int(min(float64(sent-before)*8/since/float64(mbps)/1e6*100, 100))
 }

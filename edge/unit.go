@@ -45,6 +45,8 @@ type unit struct {
 	// Of run's goroutine:
 	inst   local.InstanceState
 	stream local.StreamState
+	sent   uint64 // bytes that the stream last told
+	heard  bool   // the stream told them before
 
 	mu         sync.Mutex // guards the fields below
 	cost       poolCost
@@ -316,6 +318,7 @@ func (u *unit) watch() (out outcome, left bool) {
 			}
 			u.stream = *m.Stream
 			u.setCost(u.stream)
+			u.a.sentBy(u.stream, &u.sent, &u.heard)
 			if u.stream.Failed != "" {
 				return outcome{api.ObservedFailed, api.ReasonStreamFailed, u.stream.Failed, false}, false
 			}

@@ -34,6 +34,9 @@ func TestGossipedBytes(t *testing.T) {
 	plain := e
 	plain.headroom.Foreign, plain.headroom.Uplink, plain.headroom.Engines = 0, 0, nil
 	got := fmt.Sprintf("broadcast %x\nbroadcast %x\nstate %x\n", encodeBroadcast(plain), encodeBroadcast(e), encodeState([]aged{{e, 1500 * time.Millisecond}, {plain, 0}}))
+	later := e // came later, behind what the lines above hold
+	later.headroom.ForeignMemory, later.headroom.ForeignUplink = 11, 23
+	got += fmt.Sprintf("broadcast %x\n", encodeBroadcast(later))
 	const file = "testdata/messages_v1.txt"
 	if os.Getenv("PERIGEE_REWRITE") != "" {
 		if err := os.WriteFile(file, []byte(got), 0o600); err != nil {

@@ -37,6 +37,8 @@ func collectEncoders(out chan<- prometheus.Metric, nodes []api.NodeView) {
 		h := n.Headroom
 		gauge(encoderDesc("saturation_percent", "Used share of the part that binds.", "binding"), float64(h.Saturation), h.Binding)
 		gauge(encoderDesc("foreign_cpu_percent", "Share of the processors that other programs take."), float64(h.Foreign))
+		gauge(encoderDesc("foreign_memory_percent", "Share of memory that other programs hold."), float64(h.ForeignMemory))
+		gauge(encoderDesc("foreign_uplink_percent", "Share of the way out that is not our streams'."), float64(h.ForeignUplink))
 		for _, e := range h.Engines {
 			ok := 0.0
 			if e.State == "ok" {

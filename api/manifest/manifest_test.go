@@ -109,7 +109,7 @@ func TestReadRefuses(t *testing.T) {
 		head + "version: 3":                                                "line 3: version: is given by the catalogue",
 		head + "kind: container":                                           "line 3: kind",
 		head + "codecs: H264":                                              "must be a list",
-		head + "codecs: [H265]":                                            `"H265" is not a codec`,
+		head + "codecs: [H266]":                                            `"H266" is not a codec`,
 		head + "labels: {a b: c}":                                          "line 3: labels:",
 		head + "placement:\n  order: random":                               `line 4: placement.order: "random"`,
 		head + "extra_data: {1: 2}\nresources: {disk_mib: 3}":              "line 3: extra_data: cannot be written as JSON",

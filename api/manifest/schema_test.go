@@ -217,7 +217,7 @@ func TestSchemaAgrees(t *testing.T) {
 		"resources: {disk_mib: 3}", "resources: {encoder: cpu}", "video: {width: 9999, height: 10}", "video: {content: text}", "video: {fps: -1}",
 		"permissions: {network: some}", "permissions: {camera: true}", "on_exit: {restart: On-Failure}", "on_exit: {max_restarts: 1001}",
 		"hooks: {pre_start: {}}", "hooks: {pre_start: {command: [a], timeout_s: 901}}", "hooks: {during: {command: [a]}}", "env: {A: 1}", "network: maybe",
-		"title: {}", "codecs: H264", "codecs: [H265]", "labels: {a: b c}", "placement: {order: random}", "placement: {min_fps: 241}", "placement: {regions: {}, extra: 1}",
+		"title: {}", "codecs: H264", "codecs: [H266]", "labels: {a: b c}", "placement: {order: random}", "placement: {min_fps: 241}", "placement: {regions: {}, extra: 1}",
 		"watchdog: {hang_s: 3601}", "watchdog: {off: 1}", "idle: {minutes: 43201}", "kind: virtual", "read_only: [relative]", "image: debian:12",
 		"name: x y", "env: [a]", "resources: 3",
 	} {

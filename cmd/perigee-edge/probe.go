@@ -16,6 +16,7 @@ import (
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge"
 	"github.com/perigee-cloud/perigee/edge/certify"
+	"github.com/perigee-cloud/perigee/edge/gpu"
 	"github.com/perigee-cloud/perigee/edge/gpu/nvml"
 	"github.com/perigee-cloud/perigee/edge/probe"
 )
@@ -154,16 +155,18 @@ func newProbeEngine() *cobra.Command {
 // each, until its output closes: the daemon's way to NVML.
 func newProbeWatch() *cobra.Command {
 	var library string
+	var renders []string
 	var every time.Duration
 	cmd := &cobra.Command{
 		Use: "watch", Short: "Read the graphics processors each second", Args: cobra.NoArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := terminable(cmd.Context())
 			defer stop()
-			return probe.Watch(ctx, os.Stdout, nvml.Open(library), every)
+			return probe.Watch(ctx, os.Stdout, nvml.Open(library), &gpu.RenderMeter{Root: "/", Paths: renders}, every)
 		},
 	}
 	cmd.Flags().StringVar(&library, "nvml", "", "the driver's library (default: where the loader finds it)")
+	cmd.Flags().StringSliceVar(&renders, "render", nil, "render nodes of VA-API, in the order of their names")
 	cmd.Flags().DurationVar(&every, "every", time.Second, "time between two readings")
 	return cmd
 }

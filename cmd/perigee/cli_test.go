@@ -226,7 +226,7 @@ func TestUsage(t *testing.T) {
 		"app put x xterm":                        "put the command after --",
 		"app put x":                              "command: a program needs",
 		"app put x --env A -- x":                 "must be NAME=VALUE",
-		"app put x --codec H265 -- x":            "H265",
+		"app put x --codec H266 -- x":            "H266",
 		"app put x --memory -1 -- x":             "resources.memory_mib",
 		"app put x --kind other -- x":            "kind",
 		"app put --file m.yaml --title T":        "--file says everything",

@@ -157,8 +157,11 @@ func engineFields(h api.Headroom) (pairs []string) {
 	if h.Foreign > 0 {
 		pairs = append(pairs, "foreign cpu", fmt.Sprintf("%d%%", h.Foreign))
 	}
+	if h.ForeignMemory > 0 {
+		pairs = append(pairs, "foreign memory", fmt.Sprintf("%d%%", h.ForeignMemory))
+	}
 	if h.Uplink > 0 {
-		pairs = append(pairs, "uplink", fmt.Sprintf("%d%%", h.Uplink))
+		pairs = append(pairs, "uplink", fmt.Sprintf("%d%% (foreign %d%%)", h.Uplink, h.ForeignUplink))
 	}
 	share := func(v int) string {
 		if v < 0 {

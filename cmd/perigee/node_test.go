@@ -10,11 +10,11 @@ import (
 )
 
 func TestEnginesAreShown(t *testing.T) {
-	got := strings.Join(engineFields(api.Headroom{Foreign: 9, Uplink: 35, Engines: []api.EngineHeadroom{
+	got := strings.Join(engineFields(api.Headroom{Foreign: 9, ForeignMemory: 12, Uplink: 35, ForeignUplink: 4, Engines: []api.EngineHeadroom{
 		{Engine: "nvenc0", State: "ok", Encoder: 64, Foreign: 12, SM: 22, VRAM: 25, Sessions: 24, LatencyUS: 4100},
 		{Engine: "nvenc1", State: "lost", Encoder: api.Unknown, Foreign: api.Unknown, SM: api.Unknown, VRAM: api.Unknown},
 	}}), "|")
-	want := "foreign cpu|9%|uplink|35%|engine nvenc0|ok, encoder 64% (foreign 12%), sm 22%, vram 25%, 24 sessions, 4.1 ms|" +
+	want := "foreign cpu|9%|foreign memory|12%|uplink|35% (foreign 4%)|engine nvenc0|ok, encoder 64% (foreign 12%), sm 22%, vram 25%, 24 sessions, 4.1 ms|" +
 		"engine nvenc1|lost, encoder unknown (foreign unknown), sm unknown, vram unknown, 0 sessions, 0.0 ms"
 	if got != want {
 		t.Errorf("shown\n%s\nwant\n%s", got, want)

@@ -62,6 +62,9 @@ func Jobs(inv gpu.Inventory) []Job {
 		}
 	}
 	for i, r := range inv.VAAPI {
+		if r.State != "" {
+			continue
+		}
 		for _, c := range []api.Codec{api.H264, api.H265} {
 			out = append(out, Job{Engine: fmt.Sprintf("vaapi%d", i), Pool: api.PoolVAAPI, Device: r.Path, Codec: c})
 		}

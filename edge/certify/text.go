@@ -89,7 +89,11 @@ func PrintInventory(w io.Writer, inv gpu.Inventory) error {
 		b.WriteString("va-api     none\n")
 	}
 	for _, r := range inv.VAAPI {
-		fmt.Fprintf(&b, "va-api     %s (%s)\n", r.Path, r.Driver)
+		fmt.Fprintf(&b, "va-api     %s (%s)", r.Path, r.Driver)
+		if r.State != "" {
+			fmt.Fprintf(&b, ", %s (%s)", r.State, r.Detail)
+		}
+		b.WriteString("\n")
 	}
 	if _, err := io.WriteString(w, b.String()+"\n"); err != nil {
 		return fmt.Errorf("print inventory: %w", err)

@@ -6,6 +6,7 @@ package gpu
 
 import (
 	"context"
+	"fmt"
 
 	"github.com/perigee-cloud/perigee/api"
 )
@@ -26,6 +27,7 @@ const (
 	StateFailed    State = "failed" // any other fault; the detail has its text
 	// StateQuarantined is an engine that is kept out for a while after it failed a stream.
 	StateQuarantined State = "quarantined"
+	StateClaimed     State = "claimed" // another daemon of this machine encodes on it
 )
 
 // Device is one graphics processor, or one MIG instance of it.
@@ -50,6 +52,7 @@ func (d Device) Encodes() bool { return d.State == StateOK && d.Engines != 0 && 
 // Reading is what a device measured of itself. Shares are percent, 0 to 100;
 // -1 means that the device does not say.
 type Reading struct {
+	Engine      string `json:"engine,omitempty"` // "vaapi0"; "" = NVENC of the device's index
 	Index       int    `json:"index"`
 	UUID        string `json:"uuid"`
 	State       State  `json:"state"`
@@ -61,6 +64,14 @@ type Reading struct {
 	FPS         int    `json:"fps"`        // average of the sessions
 	LatencyUS   int    `json:"latency_us"` // average of the sessions
 	Temperature int    `json:"temperature_c"`
+}
+
+// Name gives the engine's, as it stands in certificates: "nvenc0", "vaapi1".
+func (r Reading) Name() string {
+	if r.Engine != "" {
+		return r.Engine
+	}
+	return fmt.Sprintf("%s%d", api.PoolNVENC, r.Index)
 }
 
 // Inventory is what a machine has to encode with.

@@ -109,7 +109,7 @@ func TestRenders(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := []Render{{"/dev/dri/renderD128", "i915"}, {"/dev/dri/renderD130", "unknown"}}
+	want := []Render{{Path: "/dev/dri/renderD128", Driver: "i915"}, {Path: "/dev/dri/renderD130", Driver: "unknown"}}
 	if got := Renders(root); !reflect.DeepEqual(got, want) {
 		t.Errorf("found %v", got)
 	}

@@ -11,8 +11,10 @@ import (
 
 // Render is one render node that VA-API may encode on.
 type Render struct {
-	Path   string `json:"path"`   // "/dev/dri/renderD128"
-	Driver string `json:"driver"` // the kernel's: "i915", "amdgpu"
+	Path   string `json:"path"`            // "/dev/dri/renderD128"
+	Driver string `json:"driver"`          // the kernel's: "i915", "amdgpu"
+	State  State  `json:"state,omitempty"` // "" = ok
+	Detail string `json:"detail,omitempty"`
 }
 
 // Renders lists the render nodes of a machine whose root is at root ("/"); the

@@ -44,7 +44,8 @@ type StreamState struct {
 	Engine      string     `json:"engine,omitempty"` // of the pool, where it has several
 	Screen      api.Screen `json:"screen,omitzero"`
 	RoundTripMS float64    `json:"round_trip_ms,omitempty"`
-	Failed      string     `json:"failed,omitempty"` // why the stream cannot go on
+	SentBytes   uint64     `json:"sent_bytes,omitempty"` // to all viewers since the process began, headers included
+	Failed      string     `json:"failed,omitempty"`     // why the stream cannot go on
 	// Latency is what was measured since the stream began; nil = nothing. It is
 	// replaced, never changed.
 	Latency *api.Latency `json:"latency,omitempty"`

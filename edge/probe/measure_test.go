@@ -181,11 +181,13 @@ func TestWatchWritesALineEachTime(t *testing.T) {
 	r, w := io.Pipe()
 	d := &fakeDriver{}
 	ended := make(chan error, 1)
-	go func() { ended <- Watch(t.Context(), w, d, time.Millisecond) }()
+	go func() {
+		ended <- Watch(t.Context(), w, d, &gpu.RenderMeter{Paths: []string{"/nowhere"}}, time.Millisecond)
+	}()
 	in := json.NewDecoder(r)
 	for i := 1; i <= 5; i++ {
 		var s gpu.Sample
-		if err := in.Decode(&s); err != nil || s.State != gpu.StateOK || len(s.Readings) != 1 || s.Readings[0].Encoder != i {
+		if err := in.Decode(&s); err != nil || s.State != gpu.StateOK || len(s.Readings) != 2 || s.Readings[0].Encoder != i || s.Readings[1].State != gpu.StateLost {
 			t.Fatalf("line %d: %+v, %v", i, s, err)
 		}
 	}

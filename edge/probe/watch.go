@@ -14,9 +14,10 @@ import (
 // have been put back.
 const relistEvery = 10 * time.Second
 
-// Watch writes what the devices measure of themselves, one line of JSON each
-// time, until ctx ends or nobody reads. It closes the driver.
-func Watch(ctx context.Context, w io.Writer, d gpu.Driver, every time.Duration) error {
+// Watch writes what the driver's devices and the render nodes measure of
+// themselves, one line of JSON each time, until ctx ends or nobody reads. It
+// closes the driver.
+func Watch(ctx context.Context, w io.Writer, d gpu.Driver, renders *gpu.RenderMeter, every time.Duration) error {
 	defer d.Close()
 	out := json.NewEncoder(w)
 	tick := time.NewTicker(every)
@@ -24,11 +25,12 @@ func Watch(ctx context.Context, w io.Writer, d gpu.Driver, every time.Duration) 
 	var s gpu.Sample
 	var listed time.Time
 	for {
-		if now := time.Now(); now.Sub(listed) >= relistEvery || listed.IsZero() {
+		now := time.Now()
+		if now.Sub(listed) >= relistEvery || listed.IsZero() {
 			s.Devices, s.State, s.Detail = d.Devices(ctx)
 			listed = now
 		}
-		s.Readings = d.Read(ctx)
+		s.Readings = append(d.Read(ctx), renders.Read(now)...)
 		if err := out.Encode(s); err != nil {
 			return fmt.Errorf("write reading: %w", err)
 		}

@@ -150,3 +150,13 @@ func TestReservedIsGiven(t *testing.T) {
 		t.Errorf("granted %+v, %v", g, err)
 	}
 }
+
+// The daemon hears what went out: it tells its own from foreign load of the uplink.
+func TestSentBytesAreTold(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	r.join("1-abc").watch()
+	r.wait("bytes", func() bool { return r.last().SentBytes > 0 })
+	first := r.last().SentBytes
+	r.wait("more bytes", func() bool { return r.last().SentBytes > first })
+}

@@ -101,6 +101,7 @@ type session struct {
 	blind     bool         // the viewer wants no picture
 	kbps      int          // that the way to the viewer carries
 	latency   *api.Latency // measured so far; never changed, but replaced
+	sent      uint64       // bytes, to all viewers
 	failed    string
 	noRoomAt  time.Time // since when no engine takes the stream
 	told      local.StreamState
@@ -354,7 +355,7 @@ func (s *session) state() local.StreamState {
 	e, at := s.enc.last(), s.ladder.current()
 	st := local.StreamState{
 		PID: os.Getpid(), Encoding: e.Ready && !s.enc.isPaused(), Drawn: e.Drawn > 0, Codec: s.codec, Pool: at.Pool, Engine: at.Engine,
-		Screen: s.screen, Failed: s.failed, Latency: s.latency, Connected: s.count() > 0,
+		Screen: s.screen, Failed: s.failed, Latency: s.latency, Connected: s.count() > 0, SentBytes: s.sent,
 	}
 	if v := s.current; v != nil {
 		st.Viewer = v.number
@@ -376,6 +377,13 @@ func (s *session) tell(now time.Time) {
 		st.RoundTripMS = v.roundTrip
 	}
 	if regular {
+		for _, v := range s.viewers {
+			if v.peer != nil {
+				now := v.peer.Sent()
+				s.sent, v.sent = s.sent+now-v.sent, now
+			}
+		}
+		st.SentBytes = s.sent
 		if l := s.live.meter.take(); l != nil {
 			s.latency, st.Latency = l, l
 		}

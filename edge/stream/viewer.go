@@ -42,6 +42,7 @@ type viewer struct {
 	over      bool      // dismissed: only the link is being ended
 	deaf      bool      // its link broke
 	roundTrip float64   // ms
+	sent      uint64    // bytes, as last counted
 	channels  *channels
 	codec     api.Codec // agreed; "" = not yet
 	blind     bool      // it wants no picture

@@ -2,6 +2,7 @@ package encode
 
 import (
 	"errors"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -111,6 +112,17 @@ func TestHardwareWithoutADevice(t *testing.T) {
 		if _, err := NewVideo(Config{Codec: c, Pool: api.PoolNVENC, Width: 64, Height: 64, FPS: 60, BitrateKbps: 400}); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "pool") {
 			t.Errorf("%s by NVENC: %v", c, err)
 		}
+	}
+}
+
+// A certificate's nvenc1 is NVML's second device: CUDA must count the same way.
+func TestNVENCCountsAsNVMLDoes(t *testing.T) {
+	t.Setenv("CUDA_DEVICE_ORDER", "FASTEST_FIRST")
+	if v, err := NewVideo(Config{Codec: api.H264, Pool: api.PoolNVENC, Device: "1", Width: 640, Height: 360, FPS: 60, BitrateKbps: 1000}); err == nil {
+		v.Close()
+	}
+	if got := os.Getenv("CUDA_DEVICE_ORDER"); got != "PCI_BUS_ID" {
+		t.Errorf("CUDA counts by %q", got)
 	}
 }
 

@@ -1,6 +1,8 @@
 package encode
 
 import (
+	"fmt"
+	"os"
 	"strconv"
 
 	"github.com/asticode/go-astiav"
@@ -65,7 +67,16 @@ func nvencRate(cc *astiav.CodecContext, c Config) error {
 // nvencInput is BGRA as it was captured: NVENC converts on the device (BT.601,
 // studio range), which costs the processor one copy.
 func nvencInput() *hardware {
-	return &hardware{pixels: astiav.PixelFormatBgr0, load: loadBGRA}
+	return &hardware{pixels: astiav.PixelFormatBgr0, load: loadBGRA, prepare: nvencPrepare}
+}
+
+// nvencPrepare has CUDA, which reads it when it is first used, count the devices
+// as NVML does: by their place on the bus. By itself it puts the fastest first.
+func nvencPrepare(Config, *astiav.CodecContext) (func(), error) {
+	if err := os.Setenv("CUDA_DEVICE_ORDER", "PCI_BUS_ID"); err != nil {
+		return nil, fmt.Errorf("order the devices: %w", err)
+	}
+	return func() {}, nil
 }
 
 func nvencH264() recipe {

@@ -224,6 +224,13 @@ func (p *Peer) RoundTrip() time.Duration {
 	return time.Duration(pair.CurrentRoundTripTime * float64(time.Second))
 }
 
+// Sent gives the bytes that went out as sound and picture, headers included.
+func (p *Peer) Sent() uint64 {
+	p.sender.mu.Lock()
+	defer p.sender.mu.Unlock()
+	return p.sender.bytes
+}
+
 // Close cuts the viewer off: a browser sees a closed connection at once.
 func (p *Peer) Close() error {
 	p.mu.Lock()

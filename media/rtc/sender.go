@@ -22,6 +22,7 @@ type sender struct {
 
 	mu      sync.Mutex
 	cc      *congestion
+	bytes   uint64 // sent, with all headers
 	seq     uint16
 	history [historySize]sentPacket
 	budget  float64 // bytes that may be sent again
@@ -120,6 +121,7 @@ func (s *sender) sent(now time.Time, size int, numbered bool) uint16 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.cc.onSent(at, size)
+	s.bytes += uint64(size)
 	if !numbered {
 		return 0
 	}

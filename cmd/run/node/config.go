@@ -37,6 +37,7 @@ type Config struct {
 	CPUCapacity  uint64   // macroblocks per second of the cpu pool, at most what is certified; 0 = that
 	Uplink       int      // Mb/s of the way out; 0 = as fast as the interfaces say
 	Certify      string   // "idle" (default): measure the encoders while no session runs; "never"
+	Locks        string   // directory where the daemons of this machine claim its graphics processors; "" = /run/lock
 	Program      string   // perigee-edge, run again as shim, stream and relay
 	LogLevel     string   // handed to those
 	Version      string
@@ -45,6 +46,10 @@ type Config struct {
 	Look   time.Duration // between two looks at the public address; 0 = 5 min
 	Silent time.Duration // without an answer the node joins again; 0 = 30 s
 }
+
+// defaultLocks is where every user of a machine may lock (Filesystem Hierarchy
+// Standard 3.0, 5.9).
+const defaultLocks = "/run/lock"
 
 // defaultRegion is where a node is when its operator does not say.
 const defaultRegion = "default"
@@ -75,6 +80,7 @@ func (c Config) check() (Config, error) {
 	if _, err := c.labels(); err != nil {
 		return c, err
 	}
+	c.Locks = cmp.Or(c.Locks, defaultLocks)
 	if c.Uplink < 0 {
 		return c, api.Invalidf("--uplink-mbps", "must be 0 or more, got %d", c.Uplink)
 	}

@@ -1,8 +1,9 @@
 package node
 
 import (
+	"cmp"
 	"context"
-	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -26,6 +27,7 @@ const (
 type encoders struct {
 	inventory gpu.Inventory
 	watcher   *gpu.Watcher // nil without a graphics processor
+	release   func()       // lets go of the graphics processors
 
 	mu          sync.Mutex // guards the fields below
 	certificate *api.Certificate
@@ -35,22 +37,28 @@ type encoders struct {
 
 // takeEncoders takes the inventory and the stored certificate, if it holds.
 func takeEncoders(ctx context.Context, cfg Config, id *edge.Identity) *encoders {
-	e := &encoders{}
+	e := &encoders{release: func() {}}
 	if cfg.Program == "" {
 		e.inventory.State = gpu.StateNoDriver
 		e.inventory.Machine, e.inventory.Cores = gpu.Machine()
 		return e
 	}
-	e.inventory = certify.Take(ctx, certify.SelfCommand(cfg.Program))
-	for _, d := range e.inventory.Devices {
-		cfg.Log.Info("graphics processor found", "index", d.Index, "model", d.Name, "state", d.State, "detail", d.Detail)
+	var err error
+	e.inventory, e.release, err = gpu.Claim(cfg.Locks, certify.Take(ctx, certify.SelfCommand(cfg.Program)))
+	if err != nil {
+		cfg.Log.Warn("graphics processors are not claimed: another daemon of this machine would use them too", "error", err)
 	}
+	e.tell(cfg.Log)
 	if e.inventory.State == gpu.StateFailed {
 		cfg.Log.Warn("the machine's encoders could not be listed", "error", e.inventory.Detail)
 	}
-	if len(e.inventory.Devices) > 0 {
+	if len(e.inventory.Devices)+len(e.inventory.VAAPI) > 0 {
+		args := []string{"probe", "watch"}
+		for _, r := range e.inventory.VAAPI {
+			args = append(args, "--render", r.Path)
+		}
 		e.watcher = &gpu.Watcher{Log: cfg.Log, Command: func(ctx context.Context) *exec.Cmd {
-			return exec.CommandContext(ctx, cfg.Program, "probe", "watch")
+			return exec.CommandContext(ctx, cfg.Program, args...)
 		}}
 	}
 	e.certificate, e.signed = e.keeper(cfg, id).Stored()
@@ -60,6 +68,22 @@ func takeEncoders(ctx context.Context, cfg Config, id *edge.Identity) *encoders 
 		}
 	}
 	return e
+}
+
+// tell logs what was found; what another daemon holds is a warning.
+func (e *encoders) tell(log *slog.Logger) {
+	level := func(s gpu.State) slog.Level {
+		if s == gpu.StateClaimed {
+			return slog.LevelWarn
+		}
+		return slog.LevelInfo
+	}
+	for _, d := range e.inventory.Devices {
+		log.Log(context.Background(), level(d.State), "graphics processor found", "index", d.Index, "model", d.Name, "state", d.State, "detail", d.Detail)
+	}
+	for _, r := range e.inventory.VAAPI {
+		log.Log(context.Background(), level(r.State), "render node found", "path", r.Path, "driver", r.Driver, "state", cmp.Or(r.State, gpu.StateOK), "detail", r.Detail)
+	}
 }
 
 func (e *encoders) keeper(cfg Config, id *edge.Identity) *certify.Keeper {
@@ -72,7 +96,7 @@ func (e *encoders) sample(book *engines.Book) func() gpu.Sample {
 	if e.watcher == nil {
 		return nil
 	}
-	return func() gpu.Sample { return quarantined(e.watcher.Latest(), book) }
+	return func() gpu.Sample { return quarantined(e.inventory.Steady(e.watcher.Latest()), book) }
 }
 
 func quarantined(s gpu.Sample, book *engines.Book) gpu.Sample {
@@ -82,7 +106,7 @@ func quarantined(s gpu.Sample, book *engines.Book) gpu.Sample {
 	}
 	s.Readings = slices.Clone(s.Readings)
 	for i, r := range s.Readings {
-		if why, there := out[fmt.Sprintf("%s%d", api.PoolNVENC, r.Index)]; there && r.State == gpu.StateOK {
+		if why, there := out[r.Name()]; there && r.State == gpu.StateOK {
 			s.Readings[i].State, s.Readings[i].Detail = gpu.StateQuarantined, why
 		}
 	}

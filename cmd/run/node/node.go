@@ -38,6 +38,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 		return err
 	}
 	p := &presence{cfg: cfg, id: id, relay: relay, ring: newRing(cfg), encoders: takeEncoders(ctx, cfg, id)}
+	defer p.encoders.release()
 	joined, err := p.enter(ctx)
 	if err != nil {
 		return err
