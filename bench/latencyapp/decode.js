@@ -4,14 +4,15 @@
 //
 //   latency.decode(data, width, stride)  State or null from RGBA bytes (stride: pixels a row)
 //   latency.read(video)                  State or null of the picture that shows now
-//   latency.startMeasure(video)          collects {clock, shown, latency, counter} per new picture
+//   latency.startMeasure(video)          collects {clock, shown, latency, counter, decode, display} per new picture
 //   latency.stopMeasure()                ends that and gives the list
-//   await latency.measureInput(n, opts)  n key presses: {samples: [ms], lost: count}
+//   await latency.measureInput(n, opts)  n key presses: {samples: [ms], parts: [{present, display}], lost: count}
+//   latency.mean(list)                   NaN of an empty list
 //   latency.percentile(list, p)          p from 0 to 100, nearest rank; NaN of an empty list
 //
 // Times are milliseconds; a latency is from the clock in the picture, or from
-// the key event, to the moment at which the browser expects the picture on the
-// screen (requestVideoFrameCallback's expectedDisplayTime).
+// the key event, to the first step of the display after the browser presented
+// the picture (display() says how that is known).
 (() => {
   "use strict";
   const columns = 18;
@@ -33,7 +34,13 @@
   }
 
   /** decode reads RGBA bytes of the upper left part of a picture `width` pixels wide. */
-  function decode(data, width, stride = width) {
+  const decode = (data, width, stride = width) => decodeBytes(data, width, 4 * stride, 4, 0);
+
+  /**
+   * decodeBytes reads bytes of the upper left part of a picture `width` pixels
+   * wide: a row is `stride` bytes, a pixel `step`, of which one or three are looked at.
+   */
+  function decodeBytes(data, width, stride, step, offset) {
     const side = cellSide(width);
     if (side < 2) return null;
     const edge = Math.floor(side / 4);
@@ -42,9 +49,9 @@
       let n = 0;
       for (let y = row * side + edge; y < row * side + side - edge; y++) {
         for (let x = col * side + edge; x < col * side + side - edge; x++) {
-          const i = 4 * (y * stride + x);
-          sum += data[i] + data[i + 1] + data[i + 2];
-          n += 3;
+          const i = offset + stride * y + step * x;
+          sum += step === 1 ? data[i] : (data[i] + data[i + 1] + data[i + 2]) / 3;
+          n++;
         }
       }
       return sum > 127 * n;
@@ -89,6 +96,27 @@
     return decode(context.getImageData(0, 0, w, h).data, width, w);
   }
 
+  /**
+   * look reads a VideoFrame and closes it. Mostly it takes the brightness alone,
+   * without turning it into colours: a page that drew each picture into a canvas
+   * was busy for half of the time, and keys were pressed only in the other half
+   * of an interval.
+   */
+  async function look(frame) {
+    try {
+      const width = frame.visibleRect.width;
+      const rect = { x: frame.visibleRect.x, y: frame.visibleRect.y, width: columns * cellSide(width), height: rows * cellSide(width) };
+      if (rect.height > frame.visibleRect.height) return null;
+      const luma = ["I420", "NV12"].includes(frame.format);
+      const how = luma ? { rect } : { rect, format: "RGBA" };
+      const data = new Uint8Array(frame.allocationSize(how));
+      const [plane] = await frame.copyTo(data, how);
+      return decodeBytes(data, width, plane.stride, luma ? 1 : 4, plane.offset);
+    } finally {
+      frame.close();
+    }
+  }
+
   /** wallBase gives the wall clock at performance.now() === 0. timeOrigin alone drifts from the clock that the program reads. */
   function wallBase() {
     let best = -Infinity;
@@ -102,30 +130,99 @@
     return best;
   }
 
+  /** steps gives the time between two steps of the display, by and by. */
+  function steps() {
+    const s = { interval: 1000 / 60 };
+    const gaps = [];
+    let last = NaN;
+    const step = (now) => {
+      if (now > last) gaps.push(now - last);
+      last = now;
+      if (gaps.length < 15) return requestAnimationFrame(step);
+      s.interval = percentile(gaps, 50);
+    };
+    requestAnimationFrame(step);
+    return s;
+  }
+
+  /**
+   * display gives the step of the display at which a picture shows: the first
+   * after it was presented. expectedDisplayTime lies on such a step, but for
+   * pictures of a connection it is the one that Chromium last prepared for: a
+   * step before the picture was even there, or one too late
+   * (WebMediaPlayerMSCompositor::RenderWithoutAlgorithmOnCompositor, crbug.com/1050755).
+   */
+  const display = (presented, step, interval) => step + Math.ceil((presented - step) / interval) * interval;
+
   let measuring = null;
 
+  /**
+   * startMeasure reads every picture from the track, and from
+   * requestVideoFrameCallback when it was presented. That alone would miss
+   * pictures: it tells of the newest at the time of its call, 1 to 7 ms after the
+   * display's step, at which the one before was shown.
+   */
   function startMeasure(video) {
     if (measuring) stopMeasure();
-    const m = { list: [], unread: 0, last: -1, base: wallBase(), stopped: false, waiters: [] };
+    const track = video.srcObject.getVideoTracks()[0].clone();
+    const reader = new MediaStreamTrackProcessor({ track, maxBufferSize: 16 }).readable.getReader();
+    const m = { list: [], unread: 0, last: -1, base: wallBase(), steps: steps(), stopped: false, waiters: [], pictures: [], metas: [], held: null, track };
     measuring = m;
+    const pump = async () => {
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        const picture = { at: value.timestamp, came: performance.now(), state: null };
+        picture.state = await look(value);
+        m.pictures.push(picture);
+        settle(m);
+      }
+    };
     const frame = (now, meta) => {
       if (m.stopped) return;
       video.requestVideoFrameCallback(frame);
-      const s = read(video);
-      if (!s) {
-        m.unread++;
-        return;
-      }
-      const shown = meta.expectedDisplayTime;
-      for (const w of m.waiters.slice()) w(s, shown, meta);
-      if (s.clock === m.last) return; // the same picture again
-      m.last = s.clock;
-      let latency = ((m.base + shown) % wrap) - s.clock;
-      if (latency < -wrap / 2) latency += wrap;
-      m.list.push({ clock: s.clock, shown, latency, counter: s.counter, ...stages(meta) });
+      m.metas.push(meta);
+      settle(m);
     };
     video.requestVideoFrameCallback(frame);
+    void pump();
     return m;
+  }
+
+  /** settle finds when pictures were shown for which both sides are known. */
+  function settle(m) {
+    const near = 2; // µs: mediaTime is rounded
+    for (let meta = m.metas[0]; meta; meta = m.metas[0]) {
+      const at = meta.mediaTime * 1e6;
+      const newest = m.pictures.at(-1);
+      if (!newest || newest.at < at - near) return; // not read yet
+      m.metas.shift();
+      const shown = m.pictures.filter((p) => p.at <= at + near);
+      m.pictures = m.pictures.slice(shown.length);
+      for (const p of shown) {
+        p.meta = Math.abs(p.at - at) <= near ? meta : null;
+        p.presented = p.meta ? meta.presentationTime : Math.min(p.came, meta.presentationTime);
+        p.shown = display(p.presented, meta.expectedDisplayTime, m.steps.interval);
+        // Unless this one took its place before the display's step.
+        if (m.held && p.presented > m.held.shown) count(m, m.held);
+        m.held = p;
+      }
+    }
+  }
+
+  function count(m, p) {
+    const s = p.state;
+    if (!s) {
+      m.unread++;
+      return;
+    }
+    for (const w of m.waiters.slice()) w(p);
+    if (s.clock === m.last) return; // the same picture again
+    m.last = s.clock;
+    let latency = ((m.base + p.shown) % wrap) - s.clock;
+    if (latency < -wrap / 2) latency += wrap;
+    const decode = p.meta?.receiveTime ? p.presented - p.meta.receiveTime : NaN;
+    m.list.push({ clock: s.clock, shown: p.shown, latency, counter: s.counter, decode, display: p.shown - p.presented });
   }
 
   function stopMeasure() {
@@ -133,6 +230,7 @@
     measuring = null;
     if (!m) return [];
     m.stopped = true;
+    m.track.stop(); // ends its reader
     return m.list;
   }
 
@@ -158,8 +256,8 @@
           m.waiters.splice(m.waiters.indexOf(take), 1);
           resolve(v);
         };
-        const take = (s, shown, meta) => {
-          if (want(s)) done({ s, shown, meta });
+        const take = (p) => {
+          if (want(p.state)) done(p);
         };
         const timer = setTimeout(() => done(null), timeout);
         m.waiters.push(take);
@@ -178,14 +276,13 @@
       // Anywhere in the interval between two pictures, not always at its start.
       await pause(Math.random() * 17);
       const at = performance.now();
-      const counted = next((s) => s.counter !== before.s.counter);
+      const counted = next((s) => s.counter !== before.state.counter);
       press("keydown");
       const after = await counted;
       press("keyup");
       if (after) {
         samples.push(after.shown - at);
-        // Until the last packet of its picture is there: application, capture, encode, network.
-        parts.push({ arrive: (after.meta.receiveTime ?? NaN) - at, ...stages(after.meta) });
+        parts.push({ present: after.presented - at, display: after.shown - after.presented });
       } else lost++;
       await pause(gap);
     }
@@ -193,15 +290,7 @@
     return { samples, parts, lost };
   }
 
-  /**
-   * stages splits what happens to a picture in the browser, in ms: decode (from
-   * its last packet until it can be shown) and display (from then until it is).
-   * NaN where the browser does not tell.
-   */
-  function stages(meta) {
-    const received = meta.receiveTime ?? NaN;
-    return { decode: meta.presentationTime - received, display: meta.expectedDisplayTime - meta.presentationTime };
-  }
+  const mean = (list) => list.reduce((n, v) => n + v, 0) / list.length;
 
   function percentile(list, p) {
     if (list.length === 0) return NaN;
@@ -209,5 +298,5 @@
     return sorted[Math.min(sorted.length - 1, Math.max(0, Math.ceil((p / 100) * sorted.length) - 1))];
   }
 
-  globalThis.latency = { decode, read, startMeasure, stopMeasure, measureInput, percentile };
+  globalThis.latency = { decode, read, settle, startMeasure, stopMeasure, measureInput, percentile, mean };
 })();

@@ -9,6 +9,7 @@ import (
 	"image/color"
 	"image/jpeg"
 	"os"
+	"reflect"
 	"testing"
 	"time"
 
@@ -139,7 +140,7 @@ const studio = `(async (delay) => {
 type measured struct {
 	Input struct {
 		Samples []float64
-		Parts   []struct{ Arrive, Decode, Display *float64 }
+		Parts   []struct{ Present, Display *float64 }
 		Lost    int
 	}
 	Frames []struct {
@@ -177,6 +178,36 @@ func TestMeasuringSeesADelay(t *testing.T) {
 		if v < 150 {
 			t.Errorf("input sample %d is %.0f ms, under the delay of 150", i, v)
 		}
+	}
+}
+
+// TestShownAtTheDisplaysStep settles pictures on a display that steps each
+// 16 ms. The first was replaced before it was shown, the second was shown though
+// no callback told of it, and the browser's own word is a step too late for the
+// first and one too early for the third. Of the last it is not known yet whether
+// another replaced it.
+func TestShownAtTheDisplaysStep(t *testing.T) {
+	ctx := page(t)
+	got := evaluate[[]map[string]float64](t, ctx, `(() => {
+		const seen = [];
+		const m = {
+			list: [], unread: 0, last: -1, base: 0, steps: { interval: 16 }, waiters: [(p) => seen.push(p.state.counter)],
+			pictures: [[0, 2], [5000, 15], [14000, 18], [30000, 35]].map(([at, came], i) => ({ at, came, state: { clock: i + 1, counter: i + 1 } })),
+			metas: [
+				{ mediaTime: 0, presentationTime: 3, expectedDisplayTime: 32, receiveTime: 1 },
+				{ mediaTime: 0.014, presentationTime: 17, expectedDisplayTime: 16, receiveTime: 16 },
+				{ mediaTime: 0.030, presentationTime: 35, expectedDisplayTime: 48, receiveTime: 34 },
+				{ mediaTime: 0.050, presentationTime: 55, expectedDisplayTime: 48, receiveTime: 54 }, // not read yet
+			],
+		};
+		latency.settle(m);
+		return [...m.list.map((l) => ({ counter: l.counter, shown: l.shown, display: l.display })), { seen: seen.length, left: m.metas.length }];
+	})()`)
+	want := []map[string]float64{
+		{"counter": 2, "shown": 16, "display": 1}, {"counter": 3, "shown": 32, "display": 15}, {"seen": 2, "left": 1},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
 	}
 }
 

@@ -20,7 +20,7 @@ import (
 )
 
 type options struct {
-	fps   int
+	fps   float64
 	tone  bool
 	still bool
 	rects bool
@@ -30,7 +30,7 @@ type options struct {
 
 func main() {
 	var o options
-	flag.IntVar(&o.fps, "fps", 60, "pictures per second, 1 to 240")
+	flag.Float64Var(&o.fps, "fps", 60, "pictures per second, 1 to 240")
 	flag.BoolVar(&o.tone, "tone", false, "play 440 Hz through pacat (package pulseaudio-utils)")
 	flag.BoolVar(&o.still, "still", false, "paint one picture and then no more, whatever is pressed")
 	flag.BoolVar(&o.rects, "rects", false, "move rectangles over the whole picture")
@@ -54,8 +54,8 @@ func check(o options) error {
 	switch {
 	case flag.NArg() > 0:
 		return fmt.Errorf("unknown argument %q: only flags are taken, see -help", flag.Arg(0))
-	case o.fps < 1 || o.fps > 240:
-		return fmt.Errorf("-fps must be 1 to 240, got %d", o.fps)
+	case !(o.fps >= 1 && o.fps <= 240):
+		return fmt.Errorf("-fps must be 1 to 240, got %v", o.fps)
 	case o.still && o.rects:
 		return errors.New("-still and -rects exclude each other")
 	}
@@ -93,7 +93,7 @@ func show(ctx context.Context, w *window, o options) error {
 		p.paint(s)
 	}
 	paint()
-	tick := time.NewTicker(time.Second / time.Duration(o.fps))
+	tick := time.NewTicker(time.Duration(float64(time.Second) / o.fps))
 	defer tick.Stop()
 	if o.still {
 		tick.Stop()

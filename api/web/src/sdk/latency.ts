@@ -24,10 +24,13 @@ export class LatencyMeter {
   private samples = new Map<Stage, number[]>();
   private next = 1;
   private off = false;
+  private interval = 1000 / 60; // ms between two steps of the display
 
   /** answer tells the server what the page measured of a picture. */
   constructor(private video: HTMLVideoElement, private answer: (data: object) => void) {
-    if ("requestVideoFrameCallback" in video) this.watch();
+    if (!("requestVideoFrameCallback" in video)) return;
+    this.watch();
+    this.learnInterval();
   }
 
   dispose(): void { this.off = true; }
@@ -51,6 +54,30 @@ export class LatencyMeter {
     else if (this.told.push(t) > maxPending) this.told.shift();
   }
 
+  /** learnInterval finds out how often the display steps, once. */
+  private learnInterval(): void {
+    const gaps: number[] = [];
+    let last = Infinity;
+    const step = (now: number) => {
+      if (now > last) gaps.push(now - last);
+      last = now;
+      if (this.off) return;
+      if (gaps.length < 15) requestAnimationFrame(step);
+      else this.interval = gaps.sort((a, b) => a - b)[7];
+    };
+    requestAnimationFrame(step);
+  }
+
+  /**
+   * displayed gives the first step of the display after a picture was presented.
+   * expectedDisplayTime lies on a step, but for a connection's pictures Chromium
+   * gives the one that it last prepared for (crbug.com/1050755).
+   */
+  private displayed(meta: VideoFrameCallbackMetadata): number {
+    const steps = Math.ceil((meta.presentationTime - meta.expectedDisplayTime) / this.interval);
+    return meta.expectedDisplayTime + steps * this.interval;
+  }
+
   private watch(): void {
     this.video.requestVideoFrameCallback((_, meta) => {
       if (this.off) return;
@@ -58,7 +85,7 @@ export class LatencyMeter {
       if (meta.rtpTimestamp === undefined || meta.receiveTime === undefined) return; // not of a connection
       const s: Shown = {
         rtp: meta.rtpTimestamp, received: meta.receiveTime, presented: meta.presentationTime,
-        displayed: meta.expectedDisplayTime, decode: (meta.processingDuration ?? 0) * 1000,
+        displayed: this.displayed(meta), decode: (meta.processingDuration ?? 0) * 1000,
       };
       if (this.shown.push(s) > maxShown) this.shown.shift();
       const ready = this.told.filter((t) => after(s.rtp, t.rtp));
