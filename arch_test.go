@@ -20,8 +20,8 @@ var floors = []struct {
 	floor    int
 	packages string
 }{
-	{0, "api api/web gossip/simnet deploy/apps"},
-	{1, "api/manifest geo gossip media media/stun media/turn media/xauth media/xvfb api/bus api/client edge/gpu edge/local scheduler/state"},
+	{0, "api api/web gossip/simnet deploy/apps edge/image/imagetest"},
+	{1, "api/manifest geo gossip media media/stun media/turn media/xauth media/xvfb api/bus api/client edge/gpu edge/image edge/local scheduler/state"},
 	{2, "edge/gpu/nvml edge/certify edge/engines edge/instance edge/relay scheduler/place media/capture media/encode media/input media/rtc api/gateway"},
 	{3, "edge/stream edge/encoder edge/probe scheduler edge"},
 	{4, "cmd/run/control cmd/run/node"},
@@ -44,7 +44,7 @@ var impureCalls = map[string][]string{
 }
 
 // noC are the packages of processes that never enter C.
-var noC = []string{"edge", "edge/stream", "edge/relay", "edge/instance", "edge/certify", "edge/engines", "scheduler", "cmd/run/node", "cmd/run/control", "cmd/perigee"}
+var noC = []string{"edge", "edge/stream", "edge/relay", "edge/image", "edge/instance", "edge/certify", "edge/engines", "scheduler", "cmd/run/node", "cmd/run/control", "cmd/perigee"}
 
 type source struct {
 	pkg, path string

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"path"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -26,7 +27,9 @@ type App struct {
 	Kind    AppKind           `json:"kind" yaml:"kind"`
 	Command []string          `json:"command,omitempty" yaml:"command"` // argv; an absolute path or a name found in PATH
 	Env     map[string]string `json:"env,omitempty" yaml:"env"`
-	// Image of a container, with its digest: registry.example.com/game@sha256:…
+	// Image of a container: registry.example.com/game:1.2 or, better, as a tag can
+	// change, with its digest: registry.example.com/game@sha256:…. Command, if
+	// given, replaces the image's own.
 	Image string `json:"image,omitempty" yaml:"image"`
 	// Network is the older form of permissions.network: full.
 	Network   bool      `json:"network,omitempty" yaml:"network"`
@@ -127,10 +130,10 @@ func (a App) checkKind() error {
 		}
 	case AppContainer:
 		if a.Image == "" {
-			return Invalidf("image", "a container needs an image with its digest, for example registry.example.com/game@sha256:…")
+			return Invalidf("image", "a container needs an image, for example registry.example.com/game@sha256:…")
 		}
-		if !imageByDigest().MatchString(a.Image) {
-			return Invalidf("image", "%q must name the image by its digest, like registry.example.com/game@sha256:<64 hex digits>: a tag can change", a.Image)
+		if !imageName().MatchString(a.Image) {
+			return Invalidf("image", "%q is not an image's name, like registry.example.com/game:1.2 or registry.example.com/game@sha256:<64 hex digits>", a.Image)
 		}
 	case AppExternal:
 		if len(a.Command) != 0 {
@@ -145,10 +148,28 @@ func (a App) checkKind() error {
 	return nil
 }
 
-// imageByDigest is a repository with a digest, as the OCI distribution
-// specification writes them.
-func imageByDigest() *regexp.Regexp {
-	return regexp.MustCompile(`^[a-z0-9][a-z0-9.:_/-]{0,255}@sha256:[0-9a-f]{64}$`)
+// imageName is a repository with a tag, a digest or both, as the OCI
+// distribution specification writes them.
+func imageName() *regexp.Regexp {
+	return regexp.MustCompile(`^[a-z0-9][a-zA-Z0-9._-]*(:[0-9]{1,5})?(/[a-z0-9]+([._-]+[a-z0-9]+)*)*(:[\w][\w.-]{0,127})?(@sha256:[0-9a-f]{64})?$`)
+}
+
+// LabelContainers is the mark of nodes that run containers: they bear it
+// themselves, and containers are placed on no others.
+const LabelContainers = "perigee/containers=yes"
+
+// Policy is where sessions of the application may run: what its manifest says,
+// and what its kind needs. Nil is anywhere.
+func (a App) Policy() *PlacementPolicy {
+	if a.Kind != AppContainer {
+		return a.Placement
+	}
+	var p PlacementPolicy
+	if a.Placement != nil {
+		p = *a.Placement
+	}
+	p.Labels.Required = append(slices.Clip(p.Labels.Required), LabelContainers)
+	return &p
 }
 
 // AllowedCodecs gives the codecs the application may be streamed in.

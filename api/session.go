@@ -99,6 +99,14 @@ const (
 	ReasonStreamFailed   Reason = "stream_failed"
 	ReasonSuperseded     Reason = "superseded"  // a newer generation runs elsewhere
 	ReasonNoCapacity     Reason = "no_capacity" // it waited, and no room came in time
+
+	// Why a container's image could not be had.
+	ReasonImageNotFound    Reason = "image_not_found"
+	ReasonImageDenied      Reason = "image_denied"      // the registry wants other credentials
+	ReasonImageMismatch    Reason = "image_mismatch"    // what came is not what the digest says
+	ReasonImageTimeout     Reason = "image_timeout"     // the registry hangs, or is too slow
+	ReasonImageUnreachable Reason = "image_unreachable" // no way to the registry
+	ReasonDiskFull         Reason = "disk_full"         // the node has no room to unpack it
 )
 
 // ConnectTimeout ends a session whose client never connects: the SDK's own timer.

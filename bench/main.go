@@ -34,6 +34,7 @@ func measurements() []measurement {
 		{"stream_cost", streamCost},
 		{"cpu_ratio", cpuRatio},
 		{"instances_start", instanceStart},
+		{"instances_container", containerStart},
 		{"instances_leaks", instanceLeaks},
 		{"instances_daemon_restart", daemonRestart},
 		{"picture_codecs", pictureCodecs},

@@ -349,26 +349,6 @@ func (u *unit) watch() (out outcome, left bool) {
 // streams says whether the instance has a stream: one launched without never gets it.
 func (u *unit) streams() bool { return u.spec.Pool != api.PoolNone }
 
-// startDeadline is the node's, and what the application's hooks may take.
-func (u *unit) startDeadline() time.Duration {
-	return u.a.cfg.StartDeadline + u.spec.App.Hooks.StartTime()
-}
-
-// drawDeadline is the application's, else the node's.
-func (u *unit) drawDeadline() time.Duration {
-	if s := u.spec.App.Watchdog.DrawS; s > 0 {
-		return time.Duration(s) * time.Second
-	}
-	return u.a.cfg.DrawDeadline
-}
-
-func how(p *process) string {
-	if p.err == nil {
-		return ""
-	}
-	return ": " + p.err.Error()
-}
-
 // admit lets the next client in: the stream cuts the one before, the shim resizes.
 func (u *unit) admit(c api.Command) {
 	m := local.Message{Kind: local.KindAdmit, Viewer: c.Viewer, Screen: c.Screen}

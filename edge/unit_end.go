@@ -10,8 +10,34 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/image"
 	"github.com/perigee-cloud/perigee/edge/local"
 )
+
+// startDeadline is the node's, and what the application's hooks and the fetching
+// of a container's image may take.
+func (u *unit) startDeadline() time.Duration {
+	d := u.a.cfg.StartDeadline + u.spec.App.Hooks.StartTime()
+	if u.spec.App.Kind == api.AppContainer {
+		d += image.FetchLimit
+	}
+	return d
+}
+
+// drawDeadline is the application's, else the node's.
+func (u *unit) drawDeadline() time.Duration {
+	if s := u.spec.App.Watchdog.DrawS; s > 0 {
+		return time.Duration(s) * time.Second
+	}
+	return u.a.cfg.DrawDeadline
+}
+
+func how(p *process) string {
+	if p.err == nil {
+		return ""
+	}
+	return ": " + p.err.Error()
+}
 
 // finish ends both processes, the stream first, and removes every trace.
 func (u *unit) finish(out outcome) {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"slices"
+	"strings"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/scheduler/state"
@@ -120,6 +121,9 @@ func (s *Server) locateOn(m *state.Launch, need api.Need, id api.NodeID) error {
 	}
 	if !s.leases.alive(n, s.cfg.Clock(), s.cfg.Lease) {
 		return refused(api.Refusal{Node: id, Region: n.Region, Code: api.RefusedLost, Detail: "the node is not heard"})
+	}
+	if k, v, _ := strings.Cut(api.LabelContainers, "="); need.Policy != nil && slices.Contains(need.Policy.Labels.Required, api.LabelContainers) && n.Labels[k] != v {
+		return refused(api.Refusal{Node: id, Region: n.Region, Code: api.RefusedLabel, Detail: "the node runs no containers: it has no containerd"})
 	}
 	last := api.Refusal{Node: id, Region: n.Region, Code: api.RefusedCodec, Detail: "none of its pools encodes what the application may be streamed in"}
 	for _, codec := range need.Codecs {

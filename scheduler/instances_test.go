@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -75,5 +76,33 @@ func TestInstances(t *testing.T) {
 	}
 	if i, err := w.s.Instance(ctx, "alice", string(bare.Session.ID)); err != nil || i.State() != api.InstanceDeleted {
 		t.Errorf("after its end it is %v, %v", i, err)
+	}
+}
+
+// TestContainersNeedANodeForThem: placement and a named node refuse with a reason.
+func TestContainersNeedANodeForThem(t *testing.T) {
+	w := newWorld(t)
+	ctx := w.ctx()
+	if _, err := w.s.PutApplication(ctx, api.App{Name: "boxed", Kind: api.AppContainer, Image: "registry.example.com/x:1"}); err != nil {
+		t.Fatal(err)
+	}
+	plain := w.edge("a", 2)
+	for name, r := range map[string]api.LaunchRequest{
+		"placed": {App: "boxed", Streaming: true}, "without a stream": {App: "boxed"}, "on a node": {App: "boxed", Streaming: true, Node: plain.node.ID},
+	} {
+		_, err := w.s.LaunchInstance(ctx, r)
+		var e *api.Error
+		if !errors.As(err, &e) || e.Code != api.CodeNoCapacity || len(e.Refusals) != 1 || e.Refusals[0].Code != api.RefusedLabel || !strings.Contains(e.Refusals[0].Detail, "runs no containers") {
+			t.Errorf("%s: %+v", name, err)
+		}
+	}
+	k, v, _ := strings.Cut(api.LabelContainers, "=")
+	able := w.edge("b", 4, func(n *api.Node) { n.Labels = map[string]string{k: v} })
+	for name, r := range map[string]api.LaunchRequest{
+		"placed": {App: "boxed", Streaming: true}, "without a stream": {App: "boxed"}, "on a node": {App: "boxed", Streaming: true, Node: able.node.ID},
+	} {
+		if one, err := w.s.LaunchInstance(ctx, r); err != nil || one.Session.Node != able.node.ID {
+			t.Errorf("%s: %+v, %v", name, one, err)
+		}
 	}
 }

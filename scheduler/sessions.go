@@ -113,7 +113,7 @@ func (s *Server) needFor(r api.CreateRequest, app api.App) (api.Need, error) {
 // ruled gives a need the policy that holds for the application and the account.
 func (s *Server) ruled(root *state.State, need *api.Need, app api.App, account string) {
 	own, _ := root.Policy(account)
-	need.Policy, need.Trunk = api.MergePolicies(app.Placement, own.Placement), own.Trunk
+	need.Policy, need.Trunk = api.MergePolicies(app.Policy(), own.Placement), own.Trunk
 	// An earlier version's entry cannot say the preset: the node would take the
 	// usual one at the price of the faster.
 	if need.Policy != nil && need.Policy.LowerPreset && root.EntryVersion() < state.Since(&state.Place{}) {

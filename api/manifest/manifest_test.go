@@ -114,7 +114,7 @@ func TestReadRefuses(t *testing.T) {
 		head + "placement:\n  order: random":                               `line 4: placement.order: "random"`,
 		head + "extra_data: {1: 2}\nresources: {disk_mib: 3}":              "line 3: extra_data: cannot be written as JSON",
 		head + "resources: {disk_mib: 3}":                                  "must be 8 to 1048576",
-		"name: a\nkind: container\nimage: debian:12":                       "by its digest",
+		"name: a\nkind: container\nimage: Debian 12":                       "is not an image's name",
 		"name: a\nkind: external\nimage: debian@sha256:" + sum:             "line 3: image: an external application runs elsewhere",
 		"name: a\nkind: external\ncommand: [a]":                            "line 3: command: an external application",
 		"name: a\nkind: virtual":                                           "use program, container or external",

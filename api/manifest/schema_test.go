@@ -218,14 +218,14 @@ func TestSchemaAgrees(t *testing.T) {
 		"permissions: {network: some}", "permissions: {camera: true}", "on_exit: {restart: On-Failure}", "on_exit: {max_restarts: 1001}",
 		"hooks: {pre_start: {}}", "hooks: {pre_start: {command: [a], timeout_s: 901}}", "hooks: {during: {command: [a]}}", "env: {A: 1}", "network: maybe",
 		"title: {}", "codecs: H264", "codecs: [H266]", "labels: {a: b c}", "placement: {order: random}", "placement: {min_fps: 241}", "placement: {regions: {}, extra: 1}",
-		"watchdog: {hang_s: 3601}", "watchdog: {off: 1}", "idle: {minutes: 43201}", "kind: virtual", "read_only: [relative]", "image: debian:12",
+		"watchdog: {hang_s: 3601}", "watchdog: {off: 1}", "idle: {minutes: 43201}", "kind: virtual", "read_only: [relative]", "kind: container\nimage: debian@sha256:12",
 		"name: x y", "env: [a]", "resources: 3",
 	} {
 		texts[strings.Replace(head, "name: game\n", "", map[bool]int{true: 1}[strings.HasPrefix(bad, "name:")])+bad+"\n"] = false
 	}
 	for _, good := range []string{
 		"resources: {memory_mib: 0}", "video: {fps: 0}", "codecs: [h264, vp8, AV1]", "env: {}", "extra_data: null", "extra_data: [1, {a: b}]",
-		"placement: {}", "hooks: {}", "labels: {a/b: c.d}", "resources: {encoder: gpu-preferred}",
+		"kind: container\nimage: debian:12", "kind: container\nimage: localhost:5000/a/b_c:V1@sha256:" + strings.Repeat("0", 64), "placement: {}", "hooks: {}", "labels: {a/b: c.d}", "resources: {encoder: gpu-preferred}",
 	} {
 		texts[head+good+"\n"] = true
 	}

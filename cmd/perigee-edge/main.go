@@ -77,6 +77,7 @@ daemon alone: its sessions go on, and the next daemon takes them over.`,
 	f.Uint64Var(&cfg.CPUCapacity, "cpu-capacity", 0, "what software may encode, in H.264 macroblocks per second, at most what is certified (default: that)")
 	f.IntVar(&cfg.Uplink, "uplink-mbps", 0, "speed of the network's way out in Mb/s (default: what the interfaces say)")
 	f.StringVar(&cfg.Certify, "certify", "idle", "measure the encoders while no session runs: idle or never")
+	imageFlags(root, &cfg.Images)
 	root.PersistentFlags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
 	root.AddCommand(newShim(&level), newStream(&level), newEncode(&level), newRelay(&level), newProbe())
 	root.CompletionOptions.HiddenDefaultCmd = true

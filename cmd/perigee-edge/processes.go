@@ -10,6 +10,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/encoder"
+	"github.com/perigee-cloud/perigee/edge/image"
 	"github.com/perigee-cloud/perigee/edge/instance"
 	"github.com/perigee-cloud/perigee/edge/local"
 	"github.com/perigee-cloud/perigee/edge/relay"
@@ -22,6 +23,7 @@ import (
 
 func newShim(level *string) *cobra.Command {
 	var dir string
+	var images image.Config
 	cmd := &cobra.Command{
 		Use:   "shim",
 		Short: "Run one instance: X server, sound server, sandbox, application (started by the daemon)",
@@ -33,11 +35,22 @@ func newShim(level *string) *cobra.Command {
 			}
 			ctx, stop := terminable(cmd.Context())
 			defer stop()
-			return instance.RunShim(ctx, instance.ShimConfig{Dir: local.Session(dir), Log: log})
+			return instance.RunShim(ctx, instance.ShimConfig{Dir: local.Session(dir), Images: images, Log: log})
 		},
 	}
 	dirFlag(cmd, &dir)
+	imageFlags(cmd, &images)
+	cmd.Flags().StringVar(&images.Locks, "image-locks", "", "folder where the node's instances note the images they use")
 	return cmd
+}
+
+// imageFlags are the daemon's and the shim's alike.
+func imageFlags(cmd *cobra.Command, c *image.Config) {
+	f := cmd.Flags()
+	f.StringVar(&c.Socket, "containerd", image.DefaultSocket, "socket of the containerd that keeps the images of containers; none = run no containers")
+	f.StringVar(&c.Credentials, "registry-credentials", "", "docker config.json with the registries' users, readable by its owner alone")
+	f.IntVar(&c.MaxMiB, "image-cache-mib", image.DefaultMaxMiB, "what unpacked images may take; those used least recently make room")
+	f.IntVar(&c.SpareMiB, "disk-spare-mib", image.DefaultSpareMiB, "what images leave free on containerd's disk")
 }
 
 func newStream(level *string) *cobra.Command {

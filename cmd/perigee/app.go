@@ -30,6 +30,7 @@ type appFlags struct {
 	file     string
 	title    string
 	kind     string
+	image    string
 	env      []string
 	network  bool
 	cpu      int
@@ -42,7 +43,7 @@ type appFlags struct {
 func appPut(o *options) *cobra.Command {
 	var f appFlags
 	cmd := &cobra.Command{
-		Use:   "put NAME [flags] -- COMMAND [ARG...]",
+		Use:   "put NAME [flags] [-- COMMAND [ARG...]]",
 		Short: "Add an application, or a new version of one",
 		Long: `Add an application, or a new version of one, from flags or from a manifest.
 
@@ -57,6 +58,7 @@ A manifest is YAML; several documents add several applications:
   codecs: [H264, VP8]`,
 		Example: `  perigee app put xterm -- xterm -fa Monospace
   perigee app put game --title "A game" --network --memory 2048 -- /usr/games/game --fullscreen
+  perigee app put boxed --image registry.example.com/game@sha256:… -- /opt/game/run
   perigee app put --file game.yaml`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			apps, err := f.apps(cmd, args)
@@ -70,6 +72,7 @@ A manifest is YAML; several documents add several applications:
 	fl.StringVarP(&f.file, "file", "f", "", "manifest to read, - for standard input")
 	fl.StringVar(&f.title, "title", "", "name shown to people")
 	fl.StringVar(&f.kind, "kind", "", "program (default), container, or external for somebody else's provider")
+	fl.StringVar(&f.image, "image", "", "OCI image by digest or tag: makes it a container, whose command may be left out")
 	fl.StringArrayVar(&f.env, "env", nil, "variable of its environment, NAME=VALUE; repeat for more")
 	fl.BoolVar(&f.network, "network", false, "give it the host's network; else it has none")
 	fl.IntVar(&f.cpu, "cpu", 0, "thousandths of a core it may use (default 2000)")
@@ -121,8 +124,11 @@ func (f *appFlags) app(cmd *cobra.Command, args []string) (api.App, error) {
 		return a, usagef("put the command after --, as in: perigee app put %s -- %s", args[0], strings.Join(args[1:], " "))
 	}
 	a = api.App{
-		Name: args[0], Title: f.title, Kind: api.AppKind(f.kind), Command: args[1:], Network: f.network,
+		Name: args[0], Title: f.title, Kind: api.AppKind(f.kind), Command: args[1:], Image: f.image, Network: f.network,
 		Resources: api.Resources{CPUMillis: f.cpu, MemoryMiB: f.memory, Processes: f.procs}, ReadOnly: f.readOnly,
+	}
+	if f.image != "" && f.kind == "" {
+		a.Kind = api.AppContainer
 	}
 	for _, kv := range f.env {
 		k, v, ok := strings.Cut(kv, "=")
@@ -176,7 +182,7 @@ func appList(o *options) *cobra.Command {
 				for _, v := range list {
 					var command string
 					if v.Perigee.App != nil {
-						command = strings.Join(v.Perigee.App.Command, " ")
+						command = strings.TrimSpace(v.Perigee.App.Image + " " + strings.Join(v.Perigee.App.Command, " "))
 					}
 					rows = append(rows, []string{v.Name, strconv.Itoa(v.Perigee.Version), string(v.Perigee.Kind), orDash(v.Perigee.Title), orDash(command)})
 				}

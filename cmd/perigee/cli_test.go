@@ -140,6 +140,7 @@ func TestCommands(t *testing.T) {
 		{"app publish xterm 5 --withdraw", "PATCH /1.0/applications/xterm/5", `{"published":false}`, "not published any more"},
 		{"app delete xterm --version 3", "DELETE /1.0/applications/xterm/3", "", "version 3 of application xterm deleted"},
 		{"app create ../../deploy/apps/xterm.yaml --stage", "POST /1.0/applications?publish=false", `"name":"xterm"`, "not published"},
+		{"app create ../../deploy/apps/samples/container.yaml", "POST /1.0/applications", `"kind":"container"`, "is at version 4"},
 		{"app create ../../deploy/apps/xterm.yaml", "POST /1.0/applications", `"name":"xterm"`, "is at version 4"},
 		{"app run xterm --account acme --player http://h:1 --print", "POST /1.0/perigee/accounts/acme/tokens", `"rights":["create","join"],"app":"xterm","uses":0,"ttl":43200000000000`, "open http://h:1/?app=xterm&token=second-token"},
 		{"app list", "GET /1.0/applications", "", "NAME|xterm|Terminal|xterm -maximized"},

@@ -16,46 +16,59 @@ import (
 
 const fileHome = "home.img"
 
-// home makes the instance's home, which hooks and restarts of the application
-// share: in memory, or with diskMiB a file system of that size on disk. It
-// gives its path on the stage; "" without root, where each sandbox has its own.
-func (s *stage) home(ctx context.Context, dir local.Session, memoryMiB, diskMiB int) (string, error) {
+// disk makes the file system that the instance writes to, which hooks and
+// restarts of the application share: in memory, or with diskMiB one of that size
+// on disk. It gives its path on the stage; "" without root, where each sandbox
+// has a home of its own.
+func (s *stage) disk(ctx context.Context, dir local.Session, memoryMiB, diskMiB int) (string, error) {
 	if !s.l.private {
 		if diskMiB > 0 {
 			return "", errors.New("resources.disk_mib needs the node's daemon to run as root: leave it out, or use another node")
 		}
 		return "", nil
 	}
-	p := filepath.Join(s.root, "home")
-	uid := max(s.uid, 0)
+	p := filepath.Join(s.root, "disk")
 	if diskMiB == 0 {
 		return p, s.l.do(func() error {
-			opts := fmt.Sprintf("mode=0700,size=%dm,uid=%d,gid=%d", max(memoryMiB/2, 1), uid, uid)
-			if err := errors.Join(os.MkdirAll(p, 0o700), unix.Mount("perigee", p, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, opts)); err != nil {
-				return fmt.Errorf("mount home: %w", err)
+			opts := fmt.Sprintf("mode=0711,size=%dm", max(memoryMiB/2, 1))
+			if err := errors.Join(os.MkdirAll(p, 0o711), unix.Mount("perigee", p, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, opts)); err != nil {
+				return fmt.Errorf("mount disk: %w", err)
 			}
 			return nil
 		})
 	}
-	loop, err := attachImage(ctx, dir.Path(fileHome), diskMiB, uid)
+	loop, err := attachImage(ctx, dir.Path(fileHome), diskMiB)
 	if err != nil {
-		return "", fmt.Errorf("make home of %d MiB: %w", diskMiB, err)
+		return "", fmt.Errorf("make disk of %d MiB: %w", diskMiB, err)
 	}
 	defer loop.Close() // the mount holds it; the kernel frees it with the mount
 	return p, s.l.do(func() error {
-		if err := os.MkdirAll(p, 0o700); err != nil {
-			return fmt.Errorf("make home: %w", err)
+		if err := os.MkdirAll(p, 0o711); err != nil {
+			return fmt.Errorf("make disk: %w", err)
 		}
 		if err := unix.Mount(loop.Name(), p, "ext4", unix.MS_NOSUID|unix.MS_NODEV, ""); err != nil {
-			return fmt.Errorf("mount home: %w", err)
+			return fmt.Errorf("mount disk: %w", err)
 		}
-		return errors.Join(os.Chmod(p, 0o700), s.own(p))
+		return os.Chmod(p, 0o711)
 	})
+}
+
+// home makes the application's home on the disk.
+func (s *stage) home(disk string) (string, error) {
+	if disk == "" {
+		return "", nil
+	}
+	p := filepath.Join(disk, "home")
+	err := s.l.do(func() error { return errors.Join(os.Mkdir(p, 0o700), s.own(p)) })
+	if err != nil {
+		return "", fmt.Errorf("make home: %w", err)
+	}
+	return p, nil
 }
 
 // attachImage makes a sparse file with a file system and attaches it to a loop
 // device that frees itself.
-func attachImage(ctx context.Context, path string, mib, uid int) (*os.File, error) {
+func attachImage(ctx context.Context, path string, mib int) (*os.File, error) {
 	mkfs, err := lookTool("mkfs.ext4", "e2fsprogs")
 	if err != nil {
 		return nil, err
@@ -68,8 +81,7 @@ func attachImage(ctx context.Context, path string, mib, uid int) (*os.File, erro
 	if err := f.Truncate(int64(mib) << 20); err != nil {
 		return nil, err
 	}
-	id := strconv.Itoa(uid)
-	cmd := exec.CommandContext(ctx, mkfs, "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "root_owner="+id+":"+id+",lazy_itable_init=1", path)
+	cmd := exec.CommandContext(ctx, mkfs, "-q", "-F", "-m", "0", "-O", "^has_journal", "-E", "lazy_itable_init=1", path)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, clip(string(out)))
 	}

@@ -19,7 +19,7 @@ func (s *shim) runHook(ctx context.Context, name string, h *api.Hook) error {
 	defer cancel()
 	b := s.box
 	b.spec.App.Command = h.Command
-	command, err := findCommand(b.spec.App)
+	command, err := b.find()
 	if err != nil {
 		return fmt.Errorf("hook %s: %w", name, err)
 	}

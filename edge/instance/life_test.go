@@ -250,11 +250,3 @@ func TestFloodOfOutput(t *testing.T) {
 		t.Errorf("%d bytes of 400 MB are kept (%v)", total, err)
 	}
 }
-
-func TestContainersNeedARuntime(t *testing.T) {
-	t.Parallel()
-	app := api.App{Kind: api.AppContainer, Image: "registry.example.com/game@sha256:" + strings.Repeat("0", 64)}
-	if _, st := run(t, app); st.Reason != api.ReasonStartFailed || !strings.Contains(st.Message, "runs no containers") {
-		t.Errorf("ended as %+v", st)
-	}
-}

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/image"
 	"github.com/perigee-cloud/perigee/edge/local"
 )
 
@@ -30,6 +31,8 @@ type ShimConfig struct {
 	Orphan time.Duration
 	// CgroupRoot is where the control groups are mounted; "" = /sys/fs/cgroup.
 	CgroupRoot string
+	// Images are the node's, for containers.
+	Images image.Config
 }
 
 const (
@@ -55,6 +58,8 @@ type shim struct {
 	x      *xserver
 	sound  *sound
 	net    *network
+	img    *image.Image // of a container
+	disk   string       // on the stage: what the instance writes to
 	box    boxConfig
 	app    *application
 	sounds int  // sound servers that died
@@ -217,6 +222,9 @@ func (s *shim) clean(force bool) error {
 	}
 	if s.l != nil {
 		s.l.close()
+	}
+	if s.img != nil {
+		errs = append(errs, s.img.Release())
 	}
 	for _, g := range []*group{s.appG, s.srvG} {
 		errs = append(errs, g.kill(), g.remove())

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/edge/image"
 	"github.com/perigee-cloud/perigee/edge/local"
 )
 
@@ -37,7 +38,11 @@ func (s *shim) start(ctx context.Context) (end, error) {
 	default:
 	}
 	if err != nil {
-		return end{api.ObservedFailed, api.ReasonStartFailed, err.Error(), true}, err
+		why := api.ReasonStartFailed
+		if e, ok := errors.AsType[*image.Error](err); ok {
+			why = e.Reason
+		}
+		return end{api.ObservedFailed, why, err.Error(), true}, err
 	}
 	return end{}, nil
 }
@@ -45,35 +50,69 @@ func (s *shim) start(ctx context.Context) (end, error) {
 // bringUp starts the servers, then the application between its hooks. Servers
 // and application have the start deadline each, hooks their own time.
 func (s *shim) bringUp(ctx context.Context) error {
-	if s.spec.App.Kind == api.AppContainer {
-		return errors.New("this node runs no containers: it needs a runtime for them")
-	}
-	command, err := findCommand(s.spec.App)
-	if err != nil {
-		return err
+	if s.spec.App.Kind == api.AppProgram {
+		if _, err := findCommand(s.spec.App); err != nil {
+			return err
+		}
 	}
 	if err := s.bound(); err != nil {
 		return err
 	}
-	if err := s.within(ctx, s.serve); err != nil {
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.within(gctx, s.serve) })
+	if s.spec.App.Kind == api.AppContainer {
+		g.Go(func() (err error) {
+			s.img, err = s.fetchImage(gctx) // it has a time of its own
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	if err := s.furnish(); err != nil {
 		return err
 	}
 	if err := s.runHook(ctx, "pre_start", s.spec.App.Hooks.PreStart); err != nil {
 		return err
 	}
-	err = s.within(ctx, func(ctx context.Context) error {
-		if s.app, err = startApplication(s.box, command); err != nil {
-			return err
-		}
-		return s.app.waitStarted(ctx)
-	})
-	if err != nil {
+	if err := s.within(ctx, s.launch); err != nil {
 		return err
 	}
 	if err := s.runHook(ctx, "post_start", s.spec.App.Hooks.PostStart); err != nil {
 		return err
 	}
 	return s.hub.set(func(st *local.InstanceState) { st.Observed = api.ObservedRunning })
+}
+
+// furnish makes what every sandbox of the instance is made of.
+func (s *shim) furnish() (err error) {
+	if s.img != nil {
+		if s.box.root, err = newRoot(s.stage, s.img, s.disk, s.spec.App); err != nil {
+			return err
+		}
+		if !s.box.root.writable {
+			s.log.Warn("this kernel maps no users of images: the application can change none of its image's files")
+		}
+		if len(s.box.spec.App.Command) == 0 {
+			s.box.spec.App.Command = s.img.Command
+		}
+		if len(s.box.spec.App.Command) == 0 {
+			return fmt.Errorf("image %s says no command: give one in the manifest", s.spec.App.Image)
+		}
+	}
+	return s.box.prepare()
+}
+
+// launch starts the application and waits until it runs.
+func (s *shim) launch(ctx context.Context) error {
+	command, err := s.box.find()
+	if err != nil {
+		return err
+	}
+	if s.app, err = startApplication(s.box, command); err != nil {
+		return err
+	}
+	return s.app.waitStarted(ctx)
 }
 
 func (s *shim) within(ctx context.Context, f func(context.Context) error) error {
@@ -111,7 +150,10 @@ func (s *shim) serve(ctx context.Context) error {
 	})
 	g.Go(func() (err error) {
 		r := s.spec.App.Resources
-		home, err = s.stage.home(ctx, s.cfg.Dir, r.MemoryMiB, r.DiskMiB)
+		if s.disk, err = s.stage.disk(ctx, s.cfg.Dir, r.MemoryMiB, r.DiskMiB); err != nil {
+			return err
+		}
+		home, err = s.stage.home(s.disk)
 		return err
 	})
 	if s.spec.App.Permissions.Network == api.NetworkEgress {
@@ -124,9 +166,6 @@ func (s *shim) serve(ctx context.Context) error {
 		return err
 	}
 	s.box = boxConfig{spec: s.spec, dir: s.cfg.Dir, stage: s.stage, group: s.appG, x: s.x, sound: s.sound, shared: shared, home: home, net: s.net}
-	if err := s.box.prepare(); err != nil {
-		return err
-	}
 	// The stream may look and listen already: both are empty, but there.
 	return s.hub.set(func(st *local.InstanceState) {
 		st.Display, st.XAuth, st.Pulse = s.x.display(), s.x.xauth, s.sound.server()

@@ -98,16 +98,7 @@ func (s *shim) again(ctx context.Context) (end, bool) {
 		return failed(err)
 	}
 	s.hung = false
-	command, err := findCommand(s.spec.App)
-	if err != nil {
-		return failed(err)
-	}
-	err = s.within(ctx, func(ctx context.Context) error {
-		if s.app, err = startApplication(s.box, command); err != nil {
-			return err
-		}
-		return s.app.waitStarted(ctx)
-	})
+	err := s.within(ctx, s.launch)
 	if err == nil {
 		err = s.hub.set(func(st *local.InstanceState) { st.Restarts = s.runs })
 	}

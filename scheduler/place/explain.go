@@ -177,6 +177,9 @@ func (s *search) detail(h *host, code api.RefusalCode) string {
 		return "it is in region " + h.region + ", the policy requires " + strings.Join(s.policy.Regions.Required, " or ")
 	default:
 		for _, l := range s.policy.Labels.Required {
+			if l == api.LabelContainers && !h.bears(l) {
+				return "it runs no containers: it has no containerd"
+			}
 			if !h.bears(l) {
 				return "it does not bear the label " + l + ", which the policy requires"
 			}

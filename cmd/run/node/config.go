@@ -17,6 +17,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/api/client"
+	"github.com/perigee-cloud/perigee/edge/image"
 	"github.com/perigee-cloud/perigee/media/rtc"
 )
 
@@ -28,18 +29,19 @@ type Config struct {
 	Token        string   // admits the node the first time
 	Name         string   // "" = the host's name
 	Region       string
-	Location     string   // "latitude,longitude"; "" = where its public address is
-	Labels       []string // "key=value" each, which placement policies name
-	Advertise    []string // public addresses; empty = those that the schedulers see
-	MediaPorts   string   // "40000-40999"; "0" = any free one
-	RelayListen  string   // host:port of TURN and STUN, UDP and TCP; port 0 takes a free one
-	GossipListen string   // host:port
-	CPUCapacity  uint64   // macroblocks per second of the cpu pool, at most what is certified; 0 = that
-	Uplink       int      // Mb/s of the way out; 0 = as fast as the interfaces say
-	Certify      string   // "idle" (default): measure the encoders while no session runs; "never"
-	Locks        string   // directory where the daemons of this machine claim its graphics processors; "" = /run/lock
-	Program      string   // perigee-edge, run again as shim, stream and relay
-	LogLevel     string   // handed to those
+	Location     string       // "latitude,longitude"; "" = where its public address is
+	Labels       []string     // "key=value" each, which placement policies name
+	Advertise    []string     // public addresses; empty = those that the schedulers see
+	MediaPorts   string       // "40000-40999"; "0" = any free one
+	RelayListen  string       // host:port of TURN and STUN, UDP and TCP; port 0 takes a free one
+	GossipListen string       // host:port
+	CPUCapacity  uint64       // macroblocks per second of the cpu pool, at most what is certified; 0 = that
+	Uplink       int          // Mb/s of the way out; 0 = as fast as the interfaces say
+	Certify      string       // "idle" (default): measure the encoders while no session runs; "never"
+	Locks        string       // directory where the daemons of this machine claim its graphics processors; "" = /run/lock
+	Images       image.Config // of containers; a Socket of "none" = the node runs none
+	Program      string       // perigee-edge, run again as shim, stream and relay
+	LogLevel     string       // handed to those
 	Version      string
 	Log          *slog.Logger
 
@@ -81,6 +83,10 @@ func (c Config) check() (Config, error) {
 		return c, err
 	}
 	c.Locks = cmp.Or(c.Locks, defaultLocks)
+	c.Images.Locks = filepath.Join(c.Data, "images")
+	if c.Images.MaxMiB < 0 || c.Images.SpareMiB < 0 {
+		return c, api.Invalidf("--image-cache-mib", "must be 0 or more")
+	}
 	if c.Uplink < 0 {
 		return c, api.Invalidf("--uplink-mbps", "must be 0 or more, got %d", c.Uplink)
 	}
@@ -128,6 +134,9 @@ func (c Config) labels() (map[string]string, error) {
 		k, v, err := api.ParseLabel(l)
 		if err != nil {
 			return nil, api.Invalidf("--label", "%q must be key=value, each 1 to 64 characters of [a-zA-Z0-9._/-]", l)
+		}
+		if strings.HasPrefix(k, "perigee/") {
+			return nil, api.Invalidf("--label", "%q: the node itself gives labels under perigee/", l)
 		}
 		if _, twice := out[k]; twice {
 			return nil, api.Invalidf("--label", "%q is given twice: a node has one value for each key", k)

@@ -112,7 +112,7 @@ func checkJoined(j api.NodeJoined) error {
 }
 
 // describe says what the node is.
-func describe(cfg Config, relay string, addresses []string) (api.Node, error) {
+func describe(ctx context.Context, cfg Config, relay string, addresses []string) (api.Node, error) {
 	where, err := cfg.location()
 	if err != nil {
 		return api.Node{}, err
@@ -125,7 +125,7 @@ func describe(cfg Config, relay string, addresses []string) (api.Node, error) {
 	if err != nil {
 		return api.Node{}, api.Invalidf("--relay-listen", "%q has no port number", relay)
 	}
-	labels, err := cfg.labels()
+	labels, err := marks(ctx, cfg)
 	if err != nil {
 		return api.Node{}, err
 	}

@@ -106,7 +106,7 @@ func joinWait() *backoff.ExponentialBackOff {
 
 // join asks one scheduler after the other, those that the operator named first.
 func (p *presence) join(ctx context.Context) (api.NodeJoined, error) {
-	n, err := describe(p.cfg, p.relay, p.addresses)
+	n, err := describe(ctx, p.cfg, p.relay, p.addresses)
 	if err != nil {
 		return api.NodeJoined{}, err
 	}

@@ -1,10 +1,16 @@
 package node
 
 import (
+	"context"
 	"net"
 	"net/url"
+	"os"
+	"strconv"
+	"strings"
 
+	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge"
+	"github.com/perigee-cloud/perigee/edge/image"
 	"github.com/perigee-cloud/perigee/edge/local"
 )
 
@@ -15,12 +21,50 @@ func runDir(cfg Config) local.Run { return local.Run(cfg.Data + "/run") }
 func starter(cfg Config, id *edge.Identity, relay string) edge.Starter {
 	level := []string{"--log-level", cfg.LogLevel}
 	return edge.SelfStarter(cfg.Program, map[edge.Role][]string{
-		edge.RoleShim:   level,
+		edge.RoleShim:   append(imageFlags(cfg), level...),
 		edge.RoleStream: append([]string{"--ports", cfg.MediaPorts}, level...),
 		edge.RoleRelay: append([]string{
 			"--listen", relay, "--run", string(runDir(cfg)), "--secret", id.RelaySecretFile(),
 		}, level...),
 	})
+}
+
+// noContainers as the socket of containerd says that the node is to run none.
+const noContainers = "none"
+
+// imageFlags hand the node's settings of images to its shims.
+func imageFlags(cfg Config) []string {
+	i := cfg.Images
+	return []string{
+		"--containerd", i.Socket, "--registry-credentials", i.Credentials, "--image-locks", i.Locks,
+		"--image-cache-mib", strconv.Itoa(i.MaxMiB), "--disk-spare-mib", strconv.Itoa(i.SpareMiB),
+	}
+}
+
+// marks gives the node's labels: the operator's, and what it can run.
+func marks(ctx context.Context, cfg Config) (map[string]string, error) {
+	labels, err := cfg.labels()
+	if err != nil || cfg.Images.Socket == noContainers {
+		return labels, err
+	}
+	if os.Geteuid() != 0 {
+		cfg.Log.Info("the node runs no containers: its daemon is not root")
+		return labels, nil
+	}
+	store, err := image.Open(ctx, cfg.Images)
+	if api.CodeOf(err) == api.CodeInvalid {
+		return nil, err
+	}
+	if err != nil {
+		cfg.Log.Info("the node runs no containers", "error", err)
+		return labels, nil
+	}
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	k, v, _ := strings.Cut(api.LabelContainers, "=")
+	labels[k] = v
+	return labels, store.Close()
 }
 
 // natsURLs puts the host that the node joined by where the scheduler named none
