@@ -68,6 +68,22 @@ func newGateway(t *testing.T) *gateway {
 	})
 	mux.HandleFunc("POST /1.0/sessions/", g.create)
 	mux.HandleFunc("POST /1.0/sessions/{id}/join", g.join)
+	mux.HandleFunc("POST /1.0/sessions/{id}/share", func(w http.ResponseWriter, r *http.Request) {
+		if g.admit(w, r) {
+			id := r.PathValue("id")
+			g.answer(w, 200, map[string]any{"id": id + "-1", "url": g.URL + "/connect?token=t", "expiry_at": 1,
+				"perigee": map[string]any{"role": "viewer", "link": g.URL + "/?session=" + id + "#share=t"}})
+		}
+	})
+	mux.HandleFunc("GET /1.0/sessions/{id}/connect", func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Authorization") != "" || r.URL.Query().Get("token") != "t" {
+			http.Error(w, "{}", http.StatusUnauthorized)
+			return
+		}
+		a := g.admission()
+		delete(a, "id")
+		g.answer(w, 200, a)
+	})
 	mux.HandleFunc("GET /1.0/sessions/{id}", g.session)
 	mux.HandleFunc("GET /1.0/session/{id}/sockets/slave", g.slave)
 	mux.HandleFunc("GET /module.html", func(w http.ResponseWriter, _ *http.Request) {

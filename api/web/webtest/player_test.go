@@ -19,7 +19,7 @@ func TestPlayer(t *testing.T) {
 		"live": live, "sign in": signIn, "page token": pageToken, "choose": choose, "join": join, "leave": leave,
 		"busy": busy, "wrong token": wrongToken, "error frame": errorFrame, "socket lost": socketLost,
 		"old server": oldServer, "taken over": takenOver, "app exited": appExited, "keyboard only": keyboardOnly,
-		"settings": settingsFromURL, "sound": sound,
+		"settings": settingsFromURL, "sound": sound, "share link": shareLink,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -270,7 +270,7 @@ func keyboardOnly(t *testing.T, g *gateway, p *tab) {
 	press(p, "AltLeft", "Alt", 3)
 	press(p, "ShiftLeft", "Shift", 11)
 	p.until("document.activeElement.id === 'full'")
-	for _, want := range []string{"lock", "mute", "stats", "leave"} {
+	for _, want := range []string{"lock", "mute", "stats", "share", "leave"} {
 		p.do(chromedp.KeyEvent("\u0303")) // right arrow
 		if got := eval[string](p, "document.activeElement.id"); got != want {
 			t.Fatalf("the right arrow went to %q, want %q", got, want)
@@ -305,5 +305,28 @@ func sound(t *testing.T, g *gateway, p *tab) {
 	p.do(chromedp.Click("#mute"))
 	if eval[bool](p, "perigee.muted") {
 		t.Error("a second click does not bring the sound back")
+	}
+}
+
+// shareLink opens what somebody shared: no token is asked for, and none stays
+// in the address.
+func shareLink(t *testing.T, g *gateway, p *tab) {
+	p.open(g.URL + "/?session=" + sessionID + "#share=t")
+	p.until(shown("play"))
+	if label := eval[string](p, "document.getElementById('play-label').textContent"); label != "Watch" {
+		t.Errorf("the button says %q", label)
+	}
+	if url := eval[string](p, "location.href"); strings.Contains(url, "share=") {
+		t.Errorf("the token stays in the address: %s", url)
+	}
+	p.do(chromedp.Click("#play"))
+	p.until("perigee.state === 'live'")
+	if eval[bool](p, shown("share")) {
+		t.Error("a guest is offered to share")
+	}
+	g.closePeer()
+	p.until(shown("again"))
+	if text := eval[string](p, "document.getElementById('ended-text').textContent"); !strings.Contains(text, "not shared with you any more") {
+		t.Errorf("the end says %q", text)
 	}
 }

@@ -21,7 +21,7 @@ func TestShots(t *testing.T) {
 		width, height int64
 		scheme        string
 	}{
-		{"wide-light", 1280, 800, "light"}, {"wide-dark", 1280, 800, "dark"},
+		{"wide-light", 1280, 760, "light"}, {"wide-dark", 1280, 760, "dark"},
 		{"phone-light", 390, 844, "light"}, {"phone-dark", 390, 844, "dark"},
 	} {
 		if *shots == "" && (form.name == "wide-dark" || form.name == "phone-light") {
@@ -41,6 +41,9 @@ func TestShots(t *testing.T) {
 				t.Helper()
 				if over := eval[float64](p, "document.documentElement.scrollWidth - innerWidth"); over > 0 {
 					t.Errorf("%s is %v pixels too wide", view, over)
+				}
+				if over := eval[float64](p, "document.documentElement.scrollHeight - innerHeight"); over > 0 && form.width > 500 && view != "settings" && view != "ended" {
+					t.Errorf("%s is %v pixels too high", view, over)
 				}
 				if *shots == "" {
 					return
@@ -85,6 +88,10 @@ func TestShots(t *testing.T) {
 				p.until("document.querySelectorAll('#numbers dd').length > 8 && Number(document.querySelector('#numbers dd').textContent) > 5")
 			}
 			shot("live")
+			eval[chromedp.Void](p, "document.getElementById('share').click()")
+			eval[chromedp.Void](p, "document.getElementById('share-make').click()")
+			p.until("document.querySelectorAll('#shares li').length === 1")
+			shot("sharing")
 		})
 	}
 }

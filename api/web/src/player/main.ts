@@ -67,7 +67,7 @@ class Player {
     this.wish = read();
     byId("forget").hidden = !this.wish.token;
     this.measure();
-    if (!this.wish.token) this.signIn();
+    if (!this.wish.token && !this.wish.share) this.signIn();
     else if (this.wish.app || this.wish.session) this.launch();
     else void this.choose();
   }
@@ -143,15 +143,17 @@ class Player {
   }
 
   private launch(): void {
-    const { app, session } = this.wish;
-    const name = app ? this.title(app) : "Join a session";
+    const { app, session, share } = this.wish;
+    const name = app ? this.title(app) : share ? "Watch a stream" : "Join a session";
     document.title = `${name} · Perigee`;
     dress(byId("launch-tile"), app ? name : "↪");
     byId("launch-title").textContent = name;
-    byId("launch-lead").textContent = session
+    byId("launch-lead").textContent = share ? "Somebody shares what they run with you."
+      : session
       ? `Session ${session}. Whoever watches it now hands it over to you.`
       : "Runs on the nearest machine with room and streams here.";
-    byId("play-label").textContent = session ? "Join" : "Play";
+    byId("play-label").textContent = share ? "Watch" : session ? "Join" : "Play";
+    byId("settings").hidden = share !== ""; // the one who shares chose the picture
     byId("other").hidden = !this.mayList;
     show("launch");
     byId("play").focus();
@@ -159,11 +161,12 @@ class Player {
 
   private async play(join = this.wish.session): Promise<void> {
     const { screen, codecs } = this.settings.picture();
-    const name = this.wish.app ? this.title(this.wish.app) : "Session " + join;
+    const { share } = this.wish;
+    const name = this.wish.app ? this.title(this.wish.app) : share ? "Shared stream" : "Session " + join;
     let stream: PerigeeStream;
     try {
       stream = new PerigeeStream({
-        token: this.wish.token,
+        ...(share && join ? { shareToken: share } : { token: this.wish.token }),
         ...(join ? { sessionId: join } : { app: this.wish.app }),
         container: this.stage.surface,
         screen,
@@ -174,6 +177,7 @@ class Player {
         onQueue: (q) => this.queue(q),
         iceTransportPolicy: this.wish.relay ? "relay" : "all",
         onState: (s) => this.state(s, name),
+        onViewers: (v) => this.stage.viewers(v),
         onStats: (s) => this.stage.stats(s),
         onSoundBlocked: () => this.stage.soundBlocked(),
         onPointerLock: (locked) => this.stage.locked(locked),
@@ -245,7 +249,7 @@ class Player {
     }));
     const code = ended.error ? [ended.error.code, ended.error.field].filter(Boolean).join(" · ") : ended.reason;
     byId("ended-code").textContent = `Code ${code}` + (stream?.session ? ` · session ${stream.session.id}` : "");
-    byId("again").textContent = this.wish.session ? "Join again" : x.fault ? "Try again" : "Play again";
+    byId("again").textContent = this.wish.share ? "Watch again" : this.wish.session ? "Join again" : x.fault ? "Try again" : "Play again";
     byId("rejoin").hidden = !(stream?.session?.joinable && !this.wish.session && (ended.reason === "left" || ended.reason === "taken_over" || ended.reason === "lost"));
     show("ended");
     say(`Ended. ${x.title}. ${x.text} ${x.help}`);

@@ -2,11 +2,14 @@
 import { Codec, Screen } from "../sdk/index";
 
 const tokenKey = "perigee.token";
+const shareKey = "perigee.share.";
 
 export interface Wish {
   token: string;
   app: string;
   session: string;
+  /** The token of the share by which the session is watched; "" for none. */
+  share: string;
   joinable: boolean;
   relay: boolean;
 }
@@ -24,10 +27,19 @@ export function read(): Wish {
     history.replaceState(history.state, "", url);
   }
   const q = url.searchParams;
+  const session = q.get("session") ?? "";
+  const share = hash.get("share");
+  if (share && session) {
+    sessionStorage.setItem(shareKey + session, share);
+    hash.delete("share");
+    url.hash = hash.toString();
+    history.replaceState(history.state, "", url);
+  }
   return {
     token: sessionStorage.getItem(tokenKey) ?? "",
     app: q.get("app") ?? "",
-    session: q.get("session") ?? "",
+    session,
+    share: session ? sessionStorage.getItem(shareKey + session) ?? "" : "",
     joinable: q.get("joinable") === "1",
     relay: q.get("relay") === "1",
   };

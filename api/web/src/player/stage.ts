@@ -1,7 +1,8 @@
 // The stream that fills the window, and its toolbar.
-import { PerigeeStream, Stats } from "../sdk/index";
+import { PerigeeStream, Stats, Viewers } from "../sdk/index";
 import { byId, say } from "./dom";
 import { draw, rows } from "./numbers";
+import { Sharing } from "./sharing";
 
 const awayAfter = 3000; // ms without a movement until the toolbar makes room
 const hintFor = 6000;
@@ -17,6 +18,7 @@ export class Stage {
   private numbers = byId("numbers");
   private timer = 0;
   private hintTimer = 0;
+  private sharing = new Sharing();
   readonly surface = byId("surface");
 
   constructor(private onLeave: () => void) {
@@ -24,6 +26,7 @@ export class Stage {
     this.on("lock", () => void this.toggleLock());
     this.on("mute", () => this.toggleMute());
     this.on("stats", () => this.toggleStats());
+    this.on("share", () => this.sharing.toggle());
     this.on("leave", () => this.onLeave());
     this.on("grip", () => { this.showBar(); byId("full").focus(); });
     this.on("sound", () => void this.sound());
@@ -43,6 +46,8 @@ export class Stage {
     this.stream = stream;
     byId("live-app").textContent = name;
     this.press("mute", stream.muted);
+    this.sharing.enter(stream);
+    if (stream.viewers) this.viewers(stream.viewers);
     this.surface.focus({ preventScroll: true });
     this.showBar();
     const touch = matchMedia("(pointer: coarse)").matches;
@@ -54,6 +59,7 @@ export class Stage {
   /** exit takes the stream off the stage. */
   exit(): void {
     this.stream = null;
+    this.sharing.exit();
     window.clearTimeout(this.timer);
     window.clearTimeout(this.hintTimer);
     for (const id of ["hint", "sound", "numbers"]) byId(id).hidden = true;
@@ -70,6 +76,16 @@ export class Stage {
   locked(is: boolean): void {
     this.press("lock", is);
     say(is ? "The pointer is locked. Escape lets go." : "The pointer is free.");
+  }
+
+  /** viewers shows how many watch, where it is more than one. */
+  viewers(v: Viewers): void {
+    const b = byId("watching");
+    const text = v.count > 1 ? `· ${v.count} watch` : "";
+    if (text && b.textContent !== text) say(`${v.count} people watch.`);
+    b.textContent = text;
+    b.hidden = !text;
+    if (v.role === "viewer") byId("hint").hidden = true; // its keyboard drives nothing
   }
 
   soundBlocked(): void { byId("sound").hidden = false; }
@@ -90,7 +106,7 @@ export class Stage {
   }
 
   private hideBar(): void {
-    if (this.bar.matches(":hover") || this.bar.contains(document.activeElement)) {
+    if (this.sharing.open || this.bar.matches(":hover") || this.bar.contains(document.activeElement)) {
       this.timer = window.setTimeout(() => this.hideBar(), awayAfter);
       return;
     }

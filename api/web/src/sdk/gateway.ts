@@ -1,4 +1,4 @@
-import { QueuePlace, Refusal, Screen, SessionInfo, StreamError } from "./types";
+import { QueuePlace, Refusal, Screen, SessionInfo, ShareInfo, ShareOptions, StreamError } from "./types";
 
 const requestTimeout = 30_000;
 
@@ -55,7 +55,7 @@ export class Gateway {
         method,
         headers: {
           Accept: "application/json",
-          Authorization: "Macaroon root=" + this.token,
+          ...(this.token ? { Authorization: "Macaroon root=" + this.token } : {}),
           ...(body === undefined ? {} : { "Content-Type": "application/json" }),
         },
         body: body === undefined ? undefined : JSON.stringify(body),
@@ -78,6 +78,27 @@ export class Gateway {
   async join(id: string, screen: Screen | undefined, signal: AbortSignal): Promise<Admission> {
     const e = await this.call("POST", `/1.0/sessions/${encodeURIComponent(id)}/join`, screen ? { screen } : {}, 200, signal);
     return admission(e.metadata, id);
+  }
+
+  /** connect takes part by a share. */
+  async connect(id: string, share: string, signal: AbortSignal): Promise<Admission> {
+    const e = await this.call("GET", `/1.0/sessions/${encodeURIComponent(id)}/connect?type=stream&token=${encodeURIComponent(share)}`, undefined, 200, signal);
+    return admission(e.metadata, id);
+  }
+
+  async share(id: string, o: ShareOptions): Promise<ShareInfo> {
+    const body = {
+      type: "stream",
+      ...(o.description ? { description: o.description } : {}),
+      ...(o.expiryAt ? { expiry_at: o.expiryAt } : {}),
+      perigee: { role: o.role ?? "viewer", ...(o.rights ? { rights: o.rights } : {}) },
+    };
+    const m = (await this.call("POST", `/1.0/sessions/${encodeURIComponent(id)}/share`, body, 200)).metadata ?? {};
+    return { id: m.id ?? "", link: m.perigee?.link ?? "", url: m.url ?? "", role: m.perigee?.role === "control" ? "control" : "viewer", expiryAt: Number(m.expiry_at) || 0 };
+  }
+
+  async unshare(share: string): Promise<void> {
+    await this.call("DELETE", `/1.0/shares/${encodeURIComponent(share)}?sync=true`, undefined, 200);
   }
 
   async applications(): Promise<AppInfo[]> {

@@ -6,7 +6,7 @@ import { Peer } from "./peer";
 import { Pointer } from "./pointer";
 import { fresh } from "./probe";
 import { Meter } from "./stats";
-import { Ended, PerigeeOptions, QueuePlace, SessionInfo, State, Stats, StreamError } from "./types";
+import { Ended, PerigeeOptions, QueuePlace, SessionInfo, ShareInfo, ShareOptions, State, Stats, StreamError, Viewers } from "./types";
 
 const signalingTimeout = 5 * 60_000; // an instance may boot for this long
 const iceTimeout = 30_000;
@@ -20,6 +20,8 @@ export class PerigeeStream {
   session: SessionInfo | null = null;
   /** Known once the state is ended. */
   ended: Ended | null = null;
+  /** Who watches and what this page may do; null before the server says so. */
+  viewers: Viewers | null = null;
   readonly video: HTMLVideoElement;
   readonly audio: HTMLAudioElement;
   /** The element that takes the input; give it the focus. */
@@ -41,9 +43,10 @@ export class PerigeeStream {
   private settle: { resolve(): void; reject(e: StreamError): void } | null = null;
 
   constructor(private options: PerigeeOptions) {
-    const token = options.token ?? options.pageToken;
+    const token = options.token ?? options.pageToken ?? "";
     const bad = (field: string, message: string) => new StreamError("invalid", `${field}: ${message}`, { field });
-    if (!token) throw bad("token", "is missing: give an account token or a pageToken");
+    if (!token && !options.shareToken) throw bad("token", "is missing: give an account token, a pageToken or a shareToken");
+    if (options.shareToken && !options.sessionId) throw bad("sessionId", "is missing: name the session that is shared");
     if (!options.app && !options.sessionId) throw bad("app", "is missing: name the application, or a sessionId to join");
     if (!options.container && !options.video) throw bad("container", "is missing: give the element that shows the stream");
     if ((options.dataChannels?.length ?? 0) > 5) throw bad("dataChannels", "at most 5 channels");
@@ -67,7 +70,9 @@ export class PerigeeStream {
     this.to("placing");
     window.addEventListener("pagehide", () => void this.disconnect(), { signal: this.abort.signal });
     try {
-      const a = this.options.sessionId
+      const a = this.options.shareToken
+        ? await this.gateway.connect(this.options.sessionId!, this.options.shareToken, this.abort.signal)
+        : this.options.sessionId
         ? await this.gateway.join(this.options.sessionId, this.options.screen, this.abort.signal)
         : await this.gateway.create(this.body(), this.abort.signal);
       if (this.state !== "placing") return;
@@ -120,7 +125,7 @@ export class PerigeeStream {
         this.media.add(e);
         if (e.track.kind === "video") this.awaitPicture();
       },
-      message: (type, data) => (type === "perigee::frame" ? this.latency?.frame(data) : this.options.onMessage?.(type, data)),
+      message: (type, data) => this.message(type, data),
       data: (name, data) => this.options.onData?.(name, data),
       dataState: (name, open) => this.options.onDataState?.(name, open),
       closed: () => void this.closedByServer(),
@@ -129,6 +134,20 @@ export class PerigeeStream {
     const latency = new LatencyMeter(this.video, (data) => this.peer?.sendControl("perigee::shown", data));
     this.latency = latency;
     this.meter = new Meter(this.peer.pc, () => latency.read());
+  }
+
+  private message(type: string, data: unknown): void {
+    switch (type) {
+      case "perigee::frame":
+        this.latency?.frame(data);
+        break;
+      case "perigee::viewers":
+        this.viewers = data as Viewers;
+        this.options.onViewers?.(this.viewers);
+        break;
+      default:
+        this.options.onMessage?.(type, data);
+    }
   }
 
   /** wait shows the place in the queue; the gateway ends a wait in vain. */
@@ -199,6 +218,9 @@ export class PerigeeStream {
       ? { reason: "lost", message: fault.message, error: fault }
       : { reason: "closed", message: "The server closed the stream." };
     if (!this.session) return plain;
+    if (this.options.shareToken) {
+      return fault ? plain : { reason: "closed", message: "It is not shared with you any more, or it has ended." };
+    }
     // A session that just ended may show as active for a moment.
     for (let i = 0; i < 4; i++) {
       try {
@@ -212,7 +234,7 @@ export class PerigeeStream {
       }
       await new Promise((r) => setTimeout(r, 400));
     }
-    return fault ? plain : { reason: "taken_over", message: "Somebody else joined this session, and it shows to one viewer at a time." };
+    return fault ? plain : { reason: "taken_over", message: "Somebody else joined this session, and one at a time runs it." };
   }
 
   private fail(error: StreamError): void {
@@ -267,6 +289,18 @@ export class PerigeeStream {
     if (!this.peer) throw new StreamError("conflict", "The stream is not connected.");
     this.peer.sendData(name, data);
   }
+
+  /** Whether this page's token may share the session. */
+  get mayShare(): boolean { return !this.options.shareToken && this.session !== null; }
+
+  /** share makes a link by which others take part beside this page. */
+  async share(options: ShareOptions = {}): Promise<ShareInfo> {
+    if (!this.session) throw new StreamError("conflict", "There is no session yet.");
+    return this.gateway.share(this.session.id, options);
+  }
+
+  /** unshare takes a share back: who came by it is cut off. */
+  unshare(id: string): Promise<void> { return this.gateway.unshare(id); }
 
   /** stats gives what was measured since the call before. */
   async stats(): Promise<Stats> {

@@ -14,6 +14,34 @@ export interface Screen {
   density?: number;
 }
 
+/** One thing that a viewer in control may do. */
+export type ViewerRight = "input" | "gamepad" | "clipboard" | "files" | "microphone" | "camera";
+
+/** Who watches, and what this page may do: the server's word. */
+export interface Viewers {
+  count: number;
+  role: "control" | "viewer";
+  may: ViewerRight[];
+}
+
+/** What those who come by a share may do; without rights, one in control may do all. */
+export interface ShareOptions {
+  role?: "control" | "viewer";
+  rights?: ViewerRight[];
+  description?: string;
+  /** When it ends, Unix seconds; 12 hours from now without. */
+  expiryAt?: number;
+}
+
+/** A share: `link` opens the player, `url` is for other clients. Both are secrets. */
+export interface ShareInfo {
+  id: string;
+  link: string;
+  url: string;
+  role: "control" | "viewer";
+  expiryAt: number;
+}
+
 /** Where a session stands that waits for room. */
 export interface QueuePlace {
   /** 1 is the next one. */
@@ -122,11 +150,13 @@ export interface PerigeeOptions {
   /** Account token, or a page token in `pageToken`; one of the two is needed. */
   token?: string;
   pageToken?: string;
+  /** The token of a share of `sessionId`, in place of an account's: watch beside the session's own client. */
+  shareToken?: string;
   /** Application to start; not needed with `sessionId`. */
   app?: string;
   /** A version of the application; the newest by default. */
   appVersion?: number;
-  /** Join this session instead of creating one; whoever watches it now is cut off. */
+  /** Join this session instead of creating one; its client now is cut off, who came by a share is not. */
   sessionId?: string;
   /** What `probe` measured; not used when it is older than ten minutes. */
   probes?: Probes;
@@ -164,6 +194,8 @@ export interface PerigeeOptions {
   onData?: (name: string, data: string | ArrayBuffer) => void;
   /** A data channel opened or closed. */
   onDataState?: (name: string, open: boolean) => void;
+  /** Who watches, on every change. */
+  onViewers?: (viewers: Viewers) => void;
   /** A message of the instance on the control channel. */
   onMessage?: (type: string, data: unknown) => void;
   /** The browser wants a gesture before it plays sound: call resumeSound() in one. */
