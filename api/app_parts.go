@@ -16,6 +16,9 @@ type Resources struct {
 	Processes int `json:"processes,omitempty" yaml:"processes"`
 	// DiskMiB bounds what it writes to its home; 0 = half of the memory, in memory.
 	DiskMiB int `json:"disk_mib,omitempty" yaml:"disk_mib"`
+	// GPUMemoryMiB is what it needs of one graphics processor's memory; with it an
+	// instance runs only where that is free.
+	GPUMemoryMiB int `json:"gpu_memory_mib,omitempty" yaml:"gpu_memory_mib"`
 	// Encoder says which pools may encode its picture; "" = gpu-preferred.
 	Encoder EncoderChoice `json:"encoder,omitempty" yaml:"encoder"`
 }
@@ -29,6 +32,7 @@ const (
 	MaxMemoryMiB     = 1 << 20
 	MaxProcesses     = 1 << 16
 	MaxDiskMiB       = 1 << 20
+	MaxGPUMemoryMiB  = 1 << 20
 	MinDiskMiB       = 8 // less holds no file system
 )
 
@@ -252,6 +256,7 @@ func (a App) checkParts() error {
 		zero       string // what 0 stands for
 	}{
 		{"resources.disk_mib", a.Resources.DiskMiB, MinDiskMiB, MaxDiskMiB, "half of the memory"},
+		{"resources.gpu_memory_mib", a.Resources.GPUMemoryMiB, 1, MaxGPUMemoryMiB, "none"},
 		{"video.width", a.Video.Width, minSide, MaxWidth, "the default"},
 		{"video.height", a.Video.Height, minSide, MaxHeight, "the default"},
 		{"video.fps", a.Video.FPS, 1, MaxFPS, "the default"},

@@ -42,6 +42,7 @@ type Spec struct {
 	Pool       Pool            `json:"pool"`
 	Codecs     []Codec         `json:"codecs"`           // allowed, preferred first
 	Preset     Preset          `json:"preset,omitempty"` // one that the node's Capacity offers
+	GPU        string          `json:"gpu,omitempty"`    // device whose memory is reserved for the application; "" = none
 	ExtraData  json.RawMessage `json:"extra_data,omitempty"`
 	ICEServers []ICEServer     `json:"ice_servers,omitempty"` // for the stream's own use
 }

@@ -35,6 +35,9 @@ type PlacementAsk struct {
 	Encoder EncoderChoice `json:"encoder,omitempty"`
 	ASN     uint32        `json:"asn,omitempty"` // its autonomous system
 	Probes  []Probe       `json:"probes,omitempty"`
+	// Parts that the application takes beside an encoder; Counted: its bitrate too.
+	Parts   Parts `json:"parts,omitzero"`
+	Counted bool  `json:"counted,omitempty"`
 }
 
 // ExplainedCandidate is one node as placement saw it. Rank is 1 for the chosen
@@ -61,6 +64,8 @@ type ExplainedCandidate struct {
 	Cost      uint64       `json:"cost,omitempty"`       // macroblocks per second
 	FreeShare float64      `json:"free_share,omitempty"` // of the pool beside this session, 0 to 1
 	Pools     []PoolRecord `json:"pools,omitempty"`      // what was free
+	Parts     []PartUse    `json:"parts,omitempty"`      // and beside the pools
+	Takes     Parts        `json:"takes,omitzero"`       // what the session takes of those
 	// Refusal is why it could not be taken.
 	Refusal *Refusal `json:"refusal,omitempty"`
 }

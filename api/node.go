@@ -101,6 +101,8 @@ type Node struct {
 	Lost        bool      `json:"lost"`
 	// Labels are the operator's own marks, which policies name.
 	Labels map[string]string `json:"labels,omitempty"`
+	// Machine is what the node has beside its encoders; nil = nothing is known.
+	Machine *Machine `json:"machine,omitempty"`
 	// Certificate is what the node's encoders were measured to do; nil until then.
 	Certificate *SignedCertificate `json:"certificate,omitempty"`
 }

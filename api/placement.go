@@ -18,6 +18,12 @@ type Need struct {
 	// Policy is the application's and the account's together; nil = the nearest
 	// node with room.
 	Policy *PlacementPolicy
+	// Parts is what the application takes beside an encoder; Counted says that the
+	// bitrate of its stream is reserved too.
+	Parts   Parts
+	Counted bool
+	// MoreViewers are those of its shares: each takes the uplink once more.
+	MoreViewers uint32
 	// Trunk lets the session use the share that is kept for joins.
 	Trunk bool
 }
@@ -37,7 +43,12 @@ const (
 	RefusedNoNodes  RefusalCode = "no_nodes" // no node has joined
 	RefusedLatency  RefusalCode = "latency"  // above the policy's ceiling
 	RefusedLabel    RefusalCode = "label"    // a label is missing or forbidden
-	RefusedSize     RefusalCode = "size"     // more than a whole pool of the node carries
+	RefusedSize     RefusalCode = "size"     // more than a whole pool or part of the node carries
+	RefusedCPU      RefusalCode = "cpu"      // the applications' processors are reserved
+	RefusedMemory   RefusalCode = "memory"   // so is its memory
+	RefusedUplink   RefusalCode = "uplink"   // so is its way out
+	RefusedVRAM     RefusalCode = "vram"     // no graphics processor has so much memory left
+	RefusedKept     RefusalCode = "kept"     // its room is kept for one that has waited long
 )
 
 // Refusal is one candidate that could not be taken, and why.

@@ -127,9 +127,13 @@ type Session struct {
 	Pool       Pool       `json:"pool"`
 	Codec      Codec      `json:"codec"` // what is reserved for
 	Reserved   uint64     `json:"reserved"`
-	Screen     Screen     `json:"screen"`
-	Joinable   bool       `json:"joinable"`
-	Ephemeral  bool       `json:"ephemeral"`
+	// Parts is what is reserved of the node beside the pool, for one viewer; each of
+	// MoreViewers, one for every share, takes the uplink once more.
+	Parts       Parts  `json:"parts,omitzero"`
+	MoreViewers uint32 `json:"more_viewers,omitempty"`
+	Screen      Screen `json:"screen"`
+	Joinable    bool   `json:"joinable"`
+	Ephemeral   bool   `json:"ephemeral"`
 	// IdleMinutes without a viewer end it; 0 never does; negative is not set.
 	IdleMinutes int             `json:"idle_time_min"`
 	ExtraData   json.RawMessage `json:"extra_data,omitempty"`
@@ -155,6 +159,13 @@ type Session struct {
 	// Latency is what its viewers' streams measured, as far as the replica that
 	// was asked has heard; it is no part of the replicated state.
 	Latency map[Stage]StageSummary `json:"latency,omitempty"`
+}
+
+// Takes is what the session holds of its node beside the pool, all viewers'.
+func (s *Session) Takes() Parts {
+	p := s.Parts
+	p.UplinkKbps *= 1 + uint64(s.MoreViewers)
+	return p
 }
 
 // Status is what the API shows.

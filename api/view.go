@@ -22,7 +22,11 @@ type NodeView struct {
 	Headroom Headroom `json:"headroom"`
 	// Reserved is what the ledger holds per pool, macroblocks per second.
 	Reserved map[Pool]uint64 `json:"reserved"`
-	Sessions int             `json:"sessions"`
-	HeardAt  time.Time       `json:"heard_at,omitzero"`
-	Alive    bool            `json:"alive"` // its lease holds
+	// Running counts the encoder sessions per pool, Parts what it holds beside the
+	// pools, those without a known bound too.
+	Running  map[Pool]int `json:"running,omitempty"`
+	Parts    []PartUse    `json:"parts,omitempty"`
+	Sessions int          `json:"sessions"`
+	HeardAt  time.Time    `json:"heard_at,omitzero"`
+	Alive    bool         `json:"alive"` // its lease holds
 }

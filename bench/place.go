@@ -116,8 +116,8 @@ func placeRate(f *place.Fleet, clients []place.Query) (float64, error) {
 		if !ok {
 			return 0, fmt.Errorf("place: no room where there is some")
 		}
-		f.Hold(c.Node, c.Pool, c.Cost)
-		f.Drop(c.Node, c.Pool, c.Cost)
+		f.Hold(c.Node, c.Pool, c.Cost, c.Parts)
+		f.Drop(c.Node, c.Pool, c.Cost, c.Parts)
 	}
 	return float64(n) / (threadTime() - began).Seconds(), nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/scheduler/place"
 	"github.com/perigee-cloud/perigee/scheduler/state"
 )
 
@@ -82,7 +83,7 @@ func (s *Server) locate(ctx context.Context, m *state.Launch, need api.Need, r a
 	screen := need.Screen
 	if !r.Streaming {
 		need.Screen = api.Screen{Width: 16, Height: 16, FPS: 1, Density: screen.Density} // the least there is
-		need.Encoder = ""
+		need.Encoder, need.Counted = "", false
 	}
 	if r.Node != "" {
 		if err := s.locateOn(m, need, r.Node); err != nil {
@@ -98,6 +99,7 @@ func (s *Server) locate(ctx context.Context, m *state.Launch, need api.Need, r a
 		}
 		s.view.giveBack(held) // the commit decides
 		m.Create.Node, m.Create.Region, m.Create.Pool, m.Create.Codec, m.Create.Reserved = choice.Node, choice.Region, choice.Pool, choice.Codec, choice.Cost
+		m.Create.Parts = choice.Parts
 		m.Create.Placement, m.Create.Codecs = choice.Placement, s.codecsThere(choice, need)
 		need.Screen.FPS = choice.FPS
 	}
@@ -138,6 +140,11 @@ func (s *Server) locateOn(m *state.Launch, need api.Need, id api.NodeID) error {
 				continue
 			}
 			m.Create.Node, m.Create.Region, m.Create.Pool, m.Create.Codec, m.Create.Reserved = id, n.Region, c.Pool, codec, cost
+			m.Create.Parts = n.OnGPU(place.Takes(&need, need.Screen.FPS))
+			if r, fits = n.Carries(m.Create.Parts); !fits {
+				last = r
+				continue
+			}
 			m.Create.Codecs = []api.Codec{codec}
 			m.Create.Placement = api.Placement{Rank: 1, DistanceKM: -1, EstimateMS: -1, ErrorMS: -1, Source: "operator"}
 			return nil

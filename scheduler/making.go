@@ -107,7 +107,7 @@ func (s *Server) submit(ctx context.Context, m *making) *refused {
 	create := m.create
 	create.Node, create.Region, create.Pool, create.Codec, create.Reserved = choice.Node, choice.Region, choice.Pool, choice.Codec, choice.Cost
 	create.Placement, create.Codecs = choice.Placement, s.codecsThere(choice, m.need)
-	create.Screen.FPS, create.Preset = choice.FPS, choice.Preset
+	create.Screen.FPS, create.Preset, create.Parts = choice.FPS, choice.Preset, choice.Parts
 	m.held, m.proposal, m.flying = held, s.enqueue(ctx, create, held), true
 	return nil
 }

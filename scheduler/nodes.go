@@ -135,6 +135,9 @@ func checkJoin(j *api.NodeJoin) error {
 	if err := checkPools(n.Pools); err != nil {
 		return err
 	}
+	if err := n.Machine.Check(); err != nil {
+		return err
+	}
 	return checkCertificate(*n)
 }
 
@@ -258,13 +261,14 @@ func (s *Server) ListNodes(context.Context) ([]api.NodeView, error) {
 	out := []api.NodeView{}
 	now := s.cfg.Clock()
 	for n := range s.root().Nodes() {
-		v := api.NodeView{Node: n.Node, Reserved: map[api.Pool]uint64{}, Sessions: n.SessionCount(), Alive: s.leases.alive(n, now, s.cfg.Lease)}
+		v := api.NodeView{Node: n.Node, Reserved: map[api.Pool]uint64{}, Running: map[api.Pool]int{}, Sessions: n.SessionCount(), Alive: s.leases.alive(n, now, s.cfg.Lease)}
 		v.Headroom, _ = s.headroom(n)
 		_, v.HeardAt, _ = s.leases.last(n.ID)
 		v.HeardAt = v.HeardAt.Round(0)
 		for _, p := range n.Pools {
-			v.Reserved[p.Pool], _ = n.Reserved(p.Pool)
+			v.Reserved[p.Pool], v.Running[p.Pool] = n.Reserved(p.Pool)
 		}
+		v.Parts = n.Parts()
 		out = append(out, v)
 	}
 	slices.SortFunc(out, func(a, b api.NodeView) int { return cmp.Compare(a.Node.ID, b.Node.ID) })

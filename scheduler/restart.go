@@ -59,7 +59,7 @@ func (s *Server) restart(v *state.Session, need api.Need, now time.Time) (grant,
 	s.cfg.Log.Info("session of a lost node is placed again", "session", v.ID, "lost", v.Node, "node", choice.Node)
 	return grant{need: need, held: held, cmd: &state.Place{
 		ID: v.ID, From: v.Generation, Generation: v.Generation + 1, Node: choice.Node, Pool: choice.Pool, Codec: choice.Codec,
-		Region: choice.Region, Codecs: s.codecsThere(choice, need), Reserved: choice.Cost, Screen: size, Placement: choice.Placement, Preset: choice.Preset,
+		Region: choice.Region, Codecs: s.codecsThere(choice, need), Reserved: choice.Cost, Screen: size, Placement: choice.Placement, Preset: choice.Preset, Parts: choice.Parts,
 	}}, true
 }
 
@@ -67,7 +67,7 @@ func (s *Server) restart(v *state.Session, need api.Need, now time.Time) (grant,
 // its request. Where that is lost, the client is where the node was, and the
 // session stays in its region: it may have been asked for.
 func (s *Server) needOfLost(root *state.State, n *state.Node, v *state.Session, app api.App) api.Need {
-	need := api.Need{App: v.App, Region: v.Region, Screen: v.Screen, Codecs: v.Codecs, Client: n.Location, Encoder: app.Resources.Encoder}
+	need := api.Need{App: v.App, Region: v.Region, Screen: v.Screen, Codecs: v.Codecs, Client: n.Location, Encoder: app.Resources.Encoder, MoreViewers: v.MoreViewers}
 	x, ok, err := s.view.kept.get(s.explainDir(), v.ID)
 	if err != nil {
 		s.cfg.Log.Warn("the request of a session could not be read again", "session", v.ID, "error", err)

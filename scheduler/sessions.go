@@ -114,6 +114,9 @@ func (s *Server) needFor(r api.CreateRequest, app api.App) (api.Need, error) {
 func (s *Server) ruled(root *state.State, need *api.Need, app api.App, account string) {
 	own, _ := root.Policy(account)
 	need.Policy, need.Trunk = api.MergePolicies(app.Policy(), own.Placement), own.Trunk
+	if root.EntryVersion() >= state.PartsSince { // before, no entry can say it
+		need.Parts, need.Counted = app.Resources.Takes(), true
+	}
 	// An earlier version's entry cannot say the preset: the node would take the
 	// usual one at the price of the faster.
 	if need.Policy != nil && need.Policy.LowerPreset && root.EntryVersion() < state.Since(&state.Place{}) {

@@ -21,6 +21,7 @@ type pending struct {
 	node api.NodeID
 	pool api.Pool
 	cost uint64
+	take api.Parts        // beside the pool
 	why  *api.Explanation // nil when it is not kept
 }
 
@@ -86,7 +87,7 @@ func (v *view) drop(p *pending) {
 	if have.Sessions == 0 {
 		return
 	}
-	v.fleet.Drop(p.node, p.pool, p.cost)
+	v.fleet.Drop(p.node, p.pool, p.cost, p.take)
 	have.Reserved -= min(p.cost, have.Reserved)
 	have.Sessions--
 	if have.Sessions > 0 {
@@ -100,7 +101,7 @@ func (v *view) drop(p *pending) {
 }
 
 func (v *view) take(p *pending) {
-	v.fleet.Hold(p.node, p.pool, p.cost)
+	v.fleet.Hold(p.node, p.pool, p.cost, p.take)
 	if v.pending[p.node] == nil {
 		v.pending[p.node] = map[api.Pool]pendingPool{}
 	}
@@ -161,7 +162,8 @@ func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, w
 	if !why && v.kept.mayKeep(now) {
 		keep, lines = true, v.fleet.Explain(q, op, w, maxExplained)
 	}
-	p := &pending{node: choice.Node, pool: choice.Pool, cost: choice.Cost}
+	total := api.Session{Parts: choice.Parts, MoreViewers: need.MoreViewers}
+	p := &pending{node: choice.Node, pool: choice.Pool, cost: choice.Cost, take: total.Takes()}
 	if keep {
 		p.why = explained(need, now, waited, v.fleet.Len(), lines)
 	}
@@ -180,7 +182,7 @@ func explained(need api.Need, now time.Time, waited time.Duration, nodes int, li
 	return &api.Explanation{
 		At: now.UTC(), Policy: need.Policy, WaitedS: waited.Seconds(), Nodes: nodes, Candidates: lines,
 		Request: api.PlacementAsk{App: need.App, Region: need.Region, Screen: need.Screen, Codecs: need.Codecs,
-			Client: need.Client, Network: geo.NetworkOf(need.Network), ASN: need.ASN, Probes: need.Probes, Encoder: need.Encoder},
+			Client: need.Client, Network: geo.NetworkOf(need.Network), ASN: need.ASN, Probes: need.Probes, Encoder: need.Encoder, Parts: need.Parts, Counted: need.Counted},
 	}
 }
 

@@ -137,7 +137,7 @@ func (s *Server) serve(now time.Time) {
 		size.FPS = choice.FPS
 		w.grants = append(w.grants, grant{need: need, held: held, cmd: &state.Place{
 			ID: waiter.ID, From: waiter.Generation, Generation: waiter.Generation, Node: choice.Node, Pool: choice.Pool, Codec: choice.Codec,
-			Region: choice.Region, Codecs: s.codecsThere(choice, need), Reserved: choice.Cost, Screen: size, Placement: choice.Placement, Preset: choice.Preset,
+			Region: choice.Region, Codecs: s.codecsThere(choice, need), Reserved: choice.Cost, Screen: size, Placement: choice.Placement, Preset: choice.Preset, Parts: choice.Parts,
 		}})
 	}
 	if len(w.grants) > 0 {

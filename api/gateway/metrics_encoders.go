@@ -23,6 +23,16 @@ func collectEncoders(out chan<- prometheus.Metric, nodes []api.NodeView) {
 			gauge(encoderDesc("encoder_capacity_macroblocks", "What a pool may be reserved for, macroblocks per second.", "pool"), float64(p.Macroblocks), string(p.Pool))
 			gauge(encoderDesc("encoder_reserved_macroblocks", "What is reserved of a pool, macroblocks per second.", "pool"), float64(n.Reserved[p.Pool]), string(p.Pool))
 		}
+		for _, p := range n.Parts {
+			labels := []string{string(p.Part), p.Device, p.Part.Unit()}
+			gauge(encoderDesc("part_reserved", "What is reserved of a node beside its encoders.", "part", "device", "unit"), float64(p.Reserved), labels...)
+			if p.Most > 0 {
+				gauge(encoderDesc("part_capacity", "What may be reserved; a part without is not known, and not limited.", "part", "device", "unit"), float64(p.Most), labels...)
+			}
+		}
+		if full := n.Full(); full.Part != "" {
+			gauge(encoderDesc("reserved_percent", "Reserved share of the part of the node that binds.", "binding"), float64(full.Percent), full.Part)
+		}
 		certified, alarms := 0.0, 0
 		if s := n.Node.Certificate; s != nil {
 			if c, err := s.Open(n.Node.PublicKey); err == nil {

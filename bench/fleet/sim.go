@@ -299,7 +299,7 @@ func (s *sim) arrive(w int, stay time.Duration) error {
 	s.result.Regrets = append(s.result.Regrets, net.trips[i]-best)
 	s.trips = append(s.trips, net.trips[i])
 	s.free[i]--
-	s.fleet.Hold(choice.Node, choice.Pool, choice.Cost)
+	s.fleet.Hold(choice.Node, choice.Pool, choice.Cost, choice.Parts)
 	s.at(s.commitDelay(), func() error { return s.commit(w, i, choice, stay) })
 	return nil
 }
@@ -326,7 +326,7 @@ func (s *sim) commit(w, i int, c place.Choice, stay time.Duration) error {
 	if err != nil {
 		return err
 	}
-	s.fleet.Drop(c.Node, c.Pool, c.Cost)
+	s.fleet.Drop(c.Node, c.Pool, c.Cost, c.Parts)
 	if refused(results[0]) {
 		s.result.DoubleReservations++
 		s.free[i]++

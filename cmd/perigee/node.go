@@ -142,6 +142,7 @@ func nodeShow(o *options) *cobra.Command {
 					pairs = append(pairs, "encoder "+string(p.Pool),
 						fmt.Sprintf("%d of %d macroblocks/s reserved, codecs %v", v.Reserved[p.Pool], p.Macroblocks, p.Codecs))
 				}
+				pairs = append(pairs, partFields(v)...)
 				if err := fields(w, append(pairs, engineFields(v.Headroom)...)...); err != nil {
 					return err
 				}
@@ -149,6 +150,21 @@ func nodeShow(o *options) *cobra.Command {
 			})
 		},
 	}
+}
+
+// partFields shows what is reserved beside the encoders, and what binds.
+func partFields(v api.NodeView) (pairs []string) {
+	if full := v.Full(); full.Part != "" {
+		pairs = append(pairs, "reserved", fmt.Sprintf("%d%% %s", full.Percent, full.Part))
+	}
+	for _, p := range v.Parts {
+		most := "not known"
+		if p.Most > 0 {
+			most = strconv.FormatUint(p.Most, 10)
+		}
+		pairs = append(pairs, strings.TrimSpace("reserved "+string(p.Part)+" "+p.Device), fmt.Sprintf("%d of %s %s", p.Reserved, most, p.Part.Unit()))
+	}
+	return pairs
 }
 
 // engineFields shows what the hardware engines say of themselves now, and what

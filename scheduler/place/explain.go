@@ -18,9 +18,11 @@ func (f *Fleet) Explain(q *Query, o Operator, w Watch, limit int) []api.Explaine
 	f.ready()
 	var s search
 	s.begin(f, q, o, w)
+	chosen := int32(-1)
 	for _, st := range ladder(nil, q.Need.Screen.FPS, q.Policy) {
 		s.price(st)
-		if s.run() != nil {
+		if best := s.run(); best != nil {
+			chosen = best.host
 			break
 		}
 	}
@@ -34,7 +36,11 @@ func (f *Fleet) Explain(q *Query, o Operator, w Watch, limit int) []api.Explaine
 			able = append(able, c)
 		}
 	}
-	slices.SortFunc(able, func(a, b candidate) int { return yes(s.before(&a, &b), s.before(&b, &a)) })
+	// Among nodes of unknown place the search looks at the roomiest alone: another
+	// one that is as good may be listed, but was not chosen.
+	slices.SortFunc(able, func(a, b candidate) int {
+		return cmp.Or(yes(a.host == chosen, b.host == chosen), yes(s.before(&a, &b), s.before(&b, &a)))
+	})
 	for i := range able {
 		taken = append(taken, s.line(&able[i], nil))
 		taken[i].Rank = i + 1
@@ -196,6 +202,9 @@ func (s *search) detail(h *host, code api.RefusalCode) string {
 // unfit says which part of a host binds: of the most wanted codec that one of
 // its pools encodes at all, or what it measures.
 func (s *search) unfit(h *host) *api.Refusal {
+	if r := s.unaside(h); r != nil {
+		return r
+	}
 	var live api.Headroom
 	if h.node != nil {
 		live, _ = s.watch.Headroom(h.node)
@@ -271,7 +280,10 @@ func (s *search) line(c *candidate, refusal *api.Refusal) api.ExplainedCandidate
 			l.Pools = append(l.Pools, p.record(poolOrder[k]))
 		}
 	}
+	l.Parts = h.record()
 	if refusal == nil {
+		l.Takes = s.parts
+		l.Takes.GPU = int(c.gpu)
 		l.Pool, l.Codec, l.FPS, l.Cost, l.FreeShare = poolOrder[c.pool], codecOrder[c.codec], s.step.fps, c.cost, c.share
 		l.Step, l.Preset = s.step.name, s.step.preset
 	}

@@ -20,12 +20,14 @@ type Fleet struct {
 	sites map[uint64]api.NodeID // a node of each site that stands for it
 	// index holds the hosts [0, indexed); later ones are looked at one by one
 	// until there are enough of them to build it anew.
-	index   *geo.Index
-	room    *geo.Room
-	vectors []geo.Vector
-	indexed int
-	left    []geo.Vector // where hosts of the index were that left or moved since
-	adrift  *geo.Room    // hosts of unknown place, all as if at one
+	index     *geo.Index
+	room      *geo.Room
+	vectors   []geo.Vector
+	indexed   int
+	left      []geo.Vector // where hosts of the index were that left or moved since
+	adrift    *geo.Room    // hosts of unknown place, all as if at one
+	smallest  amounts      // the least of each part that anybody has asked for, about
+	partMarks [amountsLen]uint64
 	// cheapest is the least cost factor that any node has had, in thousandths.
 	cheapest uint64
 }
@@ -40,6 +42,9 @@ type host struct {
 	marks  uint64
 	site   uint64 // hosts of one site share it; 0 = stands alone
 	pools  [len(poolOrder)]pool
+	beside *beside // nil = nothing is known of it, and not limited
+	held   amounts // of that; placed and not in the ledger yet
+	left   amounts
 	flags  hostFlags
 }
 
@@ -71,7 +76,11 @@ var poolOrder = [...]api.Pool{api.PoolNVENC, api.PoolVAAPI, api.PoolCPU}
 // NewFleet makes an empty fleet.
 func NewFleet() *Fleet {
 	none := geo.NewIndex(nil)
-	return &Fleet{byID: map[api.NodeID]int32{}, sites: map[uint64]api.NodeID{}, index: none, room: geo.NewRoom(none, 0), adrift: geo.NewRoom(none, 0), cheapest: 1000}
+	f := &Fleet{byID: map[api.NodeID]int32{}, sites: map[uint64]api.NodeID{}, index: none, room: geo.NewRoom(none, 0), adrift: geo.NewRoom(none, 0), cheapest: 1000}
+	for i, p := range partOrder {
+		f.smallest[i], f.partMarks[i] = unlimited, markOf("perigee/part", string(p))
+	}
+	return f
 }
 
 // Len is how many nodes there are.
@@ -87,7 +96,7 @@ func (f *Fleet) Sync(root *state.State) {
 			f.remove(id)
 			return
 		}
-		h := host{node: n, id: n.ID, region: n.Region, labels: n.Labels, place: n.Location, flags: hostFlags{lost: n.Lost, drain: n.Drain}}
+		h := host{node: n, id: n.ID, region: n.Region, labels: n.Labels, place: n.Location, flags: hostFlags{lost: n.Lost, drain: n.Drain}, beside: besideOf(n)}
 		for i, name := range poolOrder {
 			if c, ok := n.Capacity(name); ok {
 				used, running := n.Reserved(name)
@@ -130,17 +139,19 @@ func codecBit(c api.Codec) uint8 {
 }
 
 // Hold takes what a placement chose, before the ledger shows it.
-func (f *Fleet) Hold(node api.NodeID, name api.Pool, cost uint64) {
+func (f *Fleet) Hold(node api.NodeID, name api.Pool, cost uint64, parts api.Parts) {
 	if p, i := f.pool(node, name); p != nil {
 		p.held += cost
 		p.soon++
+		f.hosts[i].take(parts, false)
 		f.mark(i)
 	}
 }
 
 // Drop gives back what Hold took.
-func (f *Fleet) Drop(node api.NodeID, name api.Pool, cost uint64) {
+func (f *Fleet) Drop(node api.NodeID, name api.Pool, cost uint64, parts api.Parts) {
 	if p, i := f.pool(node, name); p != nil {
+		f.hosts[i].take(parts, true)
 		p.held -= min(cost, p.held) // a node that was removed and came back holds nothing
 		p.soon = max(p.soon-1, 0)
 		f.mark(i)
@@ -176,6 +187,7 @@ func (f *Fleet) remove(id api.NodeID) {
 // put adds a host or changes it in place; one that moved gets a new place.
 func (f *Fleet) put(h host) {
 	h.marks, h.site = marksOf(h.region, h.labels), siteOf(h.region, h.place)
+	h.settle()
 	for k := range h.pools {
 		p := &h.pools[k]
 		if p.there && hardware&(1<<k) != 0 {
@@ -197,6 +209,7 @@ func (f *Fleet) put(h host) {
 		for k := range h.pools {
 			h.pools[k].held, h.pools[k].soon = old.pools[k].held, old.pools[k].soon
 		}
+		h.keep(old)
 		if geo.VectorOf(old.place) == geo.VectorOf(h.place) {
 			f.hosts[i] = h
 			f.mark(i)
@@ -250,8 +263,9 @@ func (f *Fleet) mark(i int32) {
 			most = max(most, h.pools[k].free())
 		}
 	}
-	f.room.Set(int(i), most, h.marks)
-	f.adrift.Set(int(i), most, h.marks)
+	marks := h.marks | f.roomMarks(h)
+	f.room.Set(int(i), most, marks)
+	f.adrift.Set(int(i), most, marks)
 }
 
 // free is what neither the ledger nor a placement under way holds.

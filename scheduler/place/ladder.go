@@ -68,7 +68,8 @@ func rungs(out []step, fps int, p *api.PlacementPolicy, pools poolSet, name stri
 func MayFitLater(refusals []api.Refusal, p *api.PlacementPolicy) bool {
 	for _, r := range refusals {
 		switch r.Code {
-		case api.RefusedEncoder, api.RefusedSessions, api.RefusedHeadroom, api.RefusedLost, api.RefusedDrain, api.RefusedNoNodes:
+		case api.RefusedEncoder, api.RefusedSessions, api.RefusedHeadroom, api.RefusedLost, api.RefusedDrain, api.RefusedNoNodes,
+			api.RefusedCPU, api.RefusedMemory, api.RefusedUplink, api.RefusedVRAM, api.RefusedKept:
 			return true
 		case api.RefusedLatency:
 			if p != nil && p.RelaxMSPerS > 0 {

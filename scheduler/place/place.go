@@ -42,7 +42,8 @@ type Choice struct {
 	Codec     api.Codec
 	FPS       int // the wanted frame rate, or what the policy's ladder came down to
 	Preset    api.Preset
-	Cost      uint64 // macroblocks per second
+	Cost      uint64    // macroblocks per second
+	Parts     api.Parts // beside the pool
 	Placement api.Placement
 }
 
@@ -93,12 +94,14 @@ type search struct {
 	marks   uint64
 	ceiling float64 // ms; 0 = none
 
-	step   step
-	still  uint64 // marks, without what the step wants
-	costs  [len(poolOrder)][len(codecOrder)]uint64
-	least  uint64
-	wanted [len(codecOrder)]uint8 // indexes into codecOrder, preferred first
-	codecs int
+	step    step
+	parts   api.Parts // beside a pool, at the step
+	amounts amounts   // of those
+	still   uint64    // marks, without what the step wants
+	costs   [len(poolOrder)][len(codecOrder)]uint64
+	least   uint64
+	wanted  [len(codecOrder)]uint8 // indexes into codecOrder, preferred first
+	codecs  int
 
 	group [maxGroup]candidate
 	n     int
@@ -119,6 +122,7 @@ type known struct {
 type candidate struct {
 	host        int32
 	pool, codec uint8
+	gpu         int16 // number of a graphics processor; 0 = none is needed
 	estimate    estimate
 	km          float64
 	score       float64 // ms: the estimate with what the policy adds
@@ -172,6 +176,7 @@ func (s *search) price(st step) {
 	if s.marks = s.still; st.pools == hardware {
 		s.marks |= hardwareMark()
 	}
+	s.want()
 	screen := s.need.Screen
 	screen.FPS = st.fps
 	for p, name := range poolOrder {

@@ -20,8 +20,9 @@ var update = flag.Bool("update", false, "rewrite the expected tables")
 
 // world reads one script of a node or a need per line:
 //
-//	node <id> <region> <lat,lon | -> <pool:streams[:sessions][:codec,...]> ... [drain] [lost] [silent] [used=pool:streams] [pending=pool:streams] [live=pool:streams] [memory=N] [label=k=v]
-//	place <name...> [from=lat,lon] [region=r] [size=WxH@F] [codecs=A,B] [probes=node:ms,node:silent]
+//	node <id> <region> <lat,lon | -> <pool:streams[:sessions][:codec,...]> ... [drain] [lost] [silent] [used=pool:streams] [pending=pool:streams] [live=pool:streams] [memory=N] [label=k=v] [machine=part:most,...] [taken=part:used,...]
+//	place <name...> [from=lat,lon] [region=r] [size=WxH@F] [codecs=A,B] [probes=node:ms,node:silent] [takes=part:amount,...]
+//	keep <name...>, as place: a node is kept for who asks so; keep alone: for nobody any more
 //	policy <JSON of the application's policy, or nothing>
 //	trunk <percent kept for joins>
 //	atlas <node:ms:samples> ...
@@ -58,7 +59,7 @@ func streamCost(pool api.Pool) uint64 {
 
 func (w *world) apply(cmds ...state.Command) {
 	w.t.Helper()
-	next, results, err := w.state.Apply(state.Encode(time.Unix(1_790_000_000, 0), cmds...))
+	next, results, err := w.state.Apply(state.EncodeAs(state.EntryVersion, time.Unix(1_790_000_000, 0), cmds...))
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -156,6 +157,11 @@ func (w *world) node(f []string) {
 		case "live":
 			pool, mbs := w.share(value)
 			live().Pools = append(live().Pools, api.PoolHeadroom{Pool: pool, Free: mbs})
+		case "machine":
+			n.Machine = machine(w.t, value)
+		case "taken":
+			later = append(later, &state.Create{ID: api.SessionID(n.ID + "-taken"), Generation: 1, App: "xterm", AppVersion: 1,
+				Node: n.ID, Pool: api.PoolNone, Parts: parts(w.t, value)})
 		case "memory":
 			live().Memory = number(w.t, value)
 		default:
@@ -175,7 +181,7 @@ func (w *world) node(f []string) {
 	w.fleet.Sync(w.state)
 	for pool, mbs := range held {
 		for ; mbs > 0; mbs -= streamCost(pool) {
-			w.fleet.Hold(n.ID, pool, streamCost(pool))
+			w.fleet.Hold(n.ID, pool, streamCost(pool), api.Parts{})
 		}
 	}
 }
@@ -195,6 +201,51 @@ func (w *world) policy(text string) {
 	if err := w.app.Check(); err != nil {
 		w.t.Fatalf("policy %s: %v", text, err)
 	}
+}
+
+// amountsIn reads "part:amount,...".
+func amountsIn(t *testing.T, s string, set func(part string, amount uint64)) {
+	t.Helper()
+	for _, x := range strings.Split(s, ",") {
+		part, amount, _ := strings.Cut(x, ":")
+		set(part, uint64(number(t, amount)))
+	}
+}
+
+func machine(t *testing.T, s string) *api.Machine {
+	m := &api.Machine{}
+	amountsIn(t, s, func(part string, v uint64) {
+		switch part {
+		case "cpu":
+			m.CPUMillis = v
+		case "memory":
+			m.MemoryMiB = v
+		case "uplink":
+			m.UplinkKbps = v
+		default:
+			m.GPUs = append(m.GPUs, api.GPUMemory{Device: part, VRAMMiB: v})
+		}
+	})
+	return m
+}
+
+// parts reads what is taken; a number is a graphics processor's.
+func parts(t *testing.T, s string) (p api.Parts) {
+	amountsIn(t, s, func(part string, v uint64) {
+		switch part {
+		case "cpu":
+			p.CPUMillis = v
+		case "memory":
+			p.MemoryMiB = v
+		case "uplink":
+			p.UplinkKbps = v
+		case "vram":
+			p.VRAMMiB = v
+		default:
+			p.GPU, p.VRAMMiB = number(t, part)+1, v
+		}
+	})
+	return p
 }
 
 func (w *world) atlas(f []string) {
@@ -226,7 +277,8 @@ func codecs(s string) []api.Codec {
 	return out
 }
 
-func (w *world) place(f []string) string {
+// query reads what is asked.
+func (w *world) query(f []string) *Query {
 	need := api.Need{App: "xterm", Screen: api.Screen{Width: 1280, Height: 720, FPS: 60}, Codecs: api.SoftwareCodecs()}
 	for _, x := range f[1:] {
 		key, value, is := strings.Cut(x, "=")
@@ -246,14 +298,20 @@ func (w *world) place(f []string) string {
 			need.Codecs = codecs(value)
 		case "probes":
 			need.Probes = probes(w.t, value)
+		case "takes":
+			need.Parts, need.Counted = parts(w.t, value), true
 		default:
 			w.t.Fatalf("unknown word %q", x)
 		}
 	}
-	q := &Query{Need: need, Policy: w.app, Learned: w.known}
+	return &Query{Need: need, Policy: w.app, Learned: w.known}
+}
+
+func (w *world) place(f []string) string {
+	q := w.query(f)
 	lines := w.fleet.Explain(q, w.op, w.watch, 32)
 	choice, ok := w.fleet.Place(q, w.op, w.watch)
-	refusals := Refusals(lines, need)
+	refusals := Refusals(lines, q.Need)
 	switch {
 	case ok && (choice.Node != lines[0].Node || lines[0].Rank != 1 || choice.Pool != lines[0].Pool || choice.Cost != lines[0].Cost || choice.FPS != lines[0].FPS || choice.Preset != lines[0].Preset || choice.Placement.Step != lines[0].Step):
 		w.t.Errorf("%v: placed on %+v, the table's first is %+v", f, choice, lines[0])
@@ -268,6 +326,9 @@ func (w *world) place(f []string) string {
 		text += fmt.Sprintf("placed on %s, rank %d by %s", choice.Node, choice.Placement.Rank, choice.Placement.Source)
 		if choice.Placement.ExtraMS > 0 {
 			text += fmt.Sprintf(", %.1f ms more than the best", choice.Placement.ExtraMS)
+		}
+		if choice.Parts.GPU > 0 {
+			text += fmt.Sprintf(", graphics processor %d", choice.Parts.GPU)
 		}
 		if choice.Placement.Step != "" {
 			text += ", by the step " + choice.Placement.Step

@@ -29,6 +29,7 @@ func Replay(x api.Explanation, policy *api.PlacementPolicy, o Operator) Replayed
 	q := Query{Policy: policy, Need: api.Need{
 		App: x.Request.App, Region: x.Request.Region, Screen: x.Request.Screen, Codecs: x.Request.Codecs,
 		Client: x.Request.Client, Probes: x.Request.Probes, Encoder: x.Request.Encoder,
+		Parts: x.Request.Parts, Counted: x.Request.Counted,
 	}}
 	for _, c := range x.Candidates {
 		if c.Rank == 1 {
@@ -46,6 +47,7 @@ func Replay(x api.Explanation, policy *api.PlacementPolicy, o Operator) Replayed
 				}
 			}
 		}
+		h.beside = besideFrom(c.Parts)
 		if shared := c.Source == fromASN.String(); shared || c.Source == fromAtlas.String() {
 			q.Learned = append(q.Learned, geo.Learned{Shared: shared, Node: c.Node, MS: c.EstimateMS, ErrorMS: c.ErrorMS, Samples: c.Samples})
 		}

@@ -20,7 +20,8 @@ func TestReplayOfTheSamePolicyChangesNothing(t *testing.T) {
 	f.Sync(r.now)
 	placed, moved := 0, 0
 	for range 300 {
-		q := Query{Need: api.Need{Screen: hd(60), Codecs: []api.Codec{api.VP8, api.H264}, Client: at(rnd.Float64()*180-90, rnd.Float64()*360-180, 20)}}
+		q := Query{Need: api.Need{Screen: hd(60), Codecs: []api.Codec{api.VP8, api.H264}, Client: at(rnd.Float64()*180-90, rnd.Float64()*360-180, 20),
+			Parts: api.Parts{CPUMillis: 1000, VRAMMiB: uint64(rnd.IntN(2)) * 1024}, Counted: true}}
 		if rnd.IntN(2) == 0 {
 			q.Learned = []geo.Learned{{Node: "n0003", MS: float64(rnd.IntN(60)), ErrorMS: 3, Samples: 5}}
 		} else {
@@ -28,7 +29,8 @@ func TestReplayOfTheSamePolicyChangesNothing(t *testing.T) {
 		}
 		q.Policy = &api.PlacementPolicy{MaxRoundTripMS: 80, Labels: api.Choice{Preferred: []string{"rack=1"}}}
 		x := api.Explanation{Session: "s", Policy: q.Policy, Candidates: f.Explain(&q, Operator{}, everywhere{}, 32),
-			Request: api.PlacementAsk{Screen: q.Need.Screen, Codecs: q.Need.Codecs, Client: q.Need.Client, Probes: q.Need.Probes}}
+			Request: api.PlacementAsk{Screen: q.Need.Screen, Codecs: q.Need.Codecs, Client: q.Need.Client, Probes: q.Need.Probes,
+				Parts: q.Need.Parts, Counted: q.Need.Counted}}
 		b, err := json.Marshal(x)
 		if err != nil {
 			t.Fatal(err)

@@ -200,6 +200,10 @@ func (s *search) refuses(h *host) api.RefusalCode {
 // fit finds the first codec, in the client's order, that a pool has room for;
 // hardware before software. What the node measures is asked for once room is found.
 func (s *search) fit(h *host, c *candidate) bool {
+	gpu, ok := s.aside(h)
+	if !ok {
+		return false
+	}
 	var live api.Headroom
 	asked, measured := h.node == nil, false
 	for _, codec := range s.wanted[:s.codecs] {
@@ -221,7 +225,7 @@ func (s *search) fit(h *host, c *candidate) bool {
 			if _, busy := foreignLoad(&live, poolOrder[k], cost, p.free()); measured && busy {
 				continue
 			}
-			c.pool, c.codec, c.cost = uint8(k), codec, cost
+			c.pool, c.codec, c.cost, c.gpu = uint8(k), codec, cost, int16(gpu)
 			c.share = float64(p.free()-cost) / float64(p.capacity)
 			return true
 		}
@@ -278,8 +282,10 @@ func (s *search) choice(c *candidate) Choice {
 	if rank > 1 {
 		extra = s.extra(c)
 	}
+	parts := s.parts
+	parts.GPU = int(c.gpu)
 	return Choice{
-		Node: h.id, Region: h.region, Pool: poolOrder[c.pool], Codec: codecOrder[c.codec], FPS: s.step.fps, Preset: s.step.preset, Cost: c.cost,
+		Parts: parts, Node: h.id, Region: h.region, Pool: poolOrder[c.pool], Codec: codecOrder[c.codec], FPS: s.step.fps, Preset: s.step.preset, Cost: c.cost,
 		Placement: api.Placement{
 			Rank: rank, Step: s.step.name, ExtraMS: extra, DistanceKM: c.km, EstimateMS: c.estimate.ms, ErrorMS: c.estimate.err, Source: c.estimate.source.String(),
 		},

@@ -18,7 +18,7 @@ func (m *PutNode) apply(t *tx) Result {
 	n.RelaySecret, n.Lost = m.RelaySecret, false
 	if old, ok := t.nodes.Get(string(n.ID)); ok {
 		n.JoinedAt, n.Drain = old.JoinedAt, old.Drain
-		n.used, n.Held, n.sessions = old.used, old.Held, old.sessions
+		n.used, n.parts, n.Held, n.sessions = old.used, old.parts, old.Held, old.sessions
 	} else {
 		if err := t.use(m.Token); err != nil {
 			return Result{Err: err}

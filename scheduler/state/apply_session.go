@@ -14,7 +14,7 @@ func (m *Create) apply(t *tx) Result {
 	if err := t.creatable(m); err != nil {
 		return Result{Err: err}
 	}
-	c := claim{m.ID, m.Node, m.Pool, m.Codec, m.Reserved}
+	c := claim{m.ID, m.Node, m.Pool, m.Codec, m.Reserved, m.Parts}
 	if err := t.reserve(c); err != nil {
 		return Result{Err: err}
 	}
@@ -62,7 +62,7 @@ func (m *Create) session(now time.Time) *Session {
 	return &Session{
 		Session: api.Session{
 			ID: m.ID, Generation: m.Generation, Account: m.Account, App: m.App, AppVersion: m.AppVersion,
-			Region: m.Region, Node: m.Node, Pool: m.Pool, Codec: m.Codec, Preset: m.Preset, Reserved: m.Reserved, Screen: m.Screen,
+			Region: m.Region, Node: m.Node, Pool: m.Pool, Codec: m.Codec, Preset: m.Preset, Reserved: m.Reserved, Parts: m.Parts, Screen: m.Screen,
 			Joinable: m.Joinable, Ephemeral: m.Ephemeral, IdleMinutes: m.IdleMinutes, ExtraData: m.ExtraData,
 			Desired: api.DesiredRun, CreatedAt: now, Placement: m.Placement,
 		},
@@ -96,6 +96,7 @@ type claim struct {
 	pool     api.Pool
 	codec    api.Codec
 	reserved uint64
+	parts    api.Parts
 }
 
 // reserve checks the ledger once more: the leader placed by an earlier state.
@@ -122,8 +123,12 @@ func (t *tx) reserve(m claim) error {
 			return refused(r)
 		}
 	}
+	if r, carries := n.Carries(m.parts); !carries {
+		return refused(r)
+	}
 	n, _ = t.edit(m.node)
 	n.take(m.pool, m.reserved)
+	n.parts.add(m.parts)
 	n.sessions = n.sessions.SetIn(t.edits, string(m.id), struct{}{})
 	return nil
 }
@@ -131,6 +136,7 @@ func (t *tx) reserve(m claim) error {
 func (t *tx) unreserve(m claim) {
 	if n, ok := t.edit(m.node); ok {
 		n.free(m.pool, m.reserved)
+		n.parts.sub(m.parts)
 		n.sessions = n.sessions.DeleteIn(t.edits, string(m.id))
 	}
 }
@@ -151,6 +157,7 @@ func (t *tx) put(s *Session) { t.sessions = t.sessions.SetIn(t.edits, string(s.I
 func (t *tx) finish(s *Session, o api.Observed) {
 	if n, ok := t.edit(s.Node); ok {
 		n.free(s.Pool, s.Reserved)
+		n.parts.sub(s.Takes())
 		n.sessions = n.sessions.DeleteIn(t.edits, string(s.ID))
 	}
 	t.close(s, o)
@@ -165,7 +172,7 @@ func (t *tx) abandon(s *Session, o api.Observed) {
 // hold keeps a session's capacity on its lost node without the session.
 func (t *tx) hold(s *Session) {
 	if n, ok := t.edit(s.Node); ok {
-		n.Held = append(n.Held, Held{Session: s.ID, Generation: s.Generation, Pool: s.Pool, Reserved: s.Reserved})
+		n.Held = append(n.Held, Held{Session: s.ID, Generation: s.Generation, Pool: s.Pool, Reserved: s.Reserved, Parts: s.Takes()})
 		n.sessions = n.sessions.DeleteIn(t.edits, string(s.ID))
 	}
 }
@@ -258,14 +265,27 @@ func (t *tx) cost(n *Node, p api.Pool, codec api.Codec, preset api.Preset, s api
 func (t *tx) resize(s *Session, to api.Screen) error {
 	if n, ok := t.edit(s.Node); ok {
 		cost := t.cost(n, s.Pool, s.Codec, s.Preset, to)
+		was := s.Takes()
 		n.free(s.Pool, s.Reserved)
-		if r, fits := n.Fits(s.Pool, s.Codec, cost, 0, 0); !fits && cost > s.Reserved {
+		n.parts.sub(was)
+		before := s.Parts.UplinkKbps
+		if before > 0 {
+			s.Parts.UplinkKbps = api.Uplink(to)
+		}
+		r, fits := n.Fits(s.Pool, s.Codec, cost, 0, 0)
+		fits = fits || cost <= s.Reserved
+		if fits && s.Parts.UplinkKbps > before {
+			r, fits = n.Carries(api.Parts{UplinkKbps: s.Takes().UplinkKbps})
+		}
+		if !fits {
 			n.take(s.Pool, s.Reserved)
+			n.parts.add(was)
 			e := api.Errorf(api.CodeNoCapacity, "the session's node has no room for %dx%d at %d frames/s", to.Width, to.Height, to.FPS)
 			e.Refusals = []api.Refusal{r}
 			return e
 		}
 		n.take(s.Pool, cost)
+		n.parts.add(s.Takes())
 		s.Reserved = cost
 	}
 	s.Screen = to

@@ -30,6 +30,7 @@ type Create struct {
 	Placement   api.Placement
 	Preset      api.Preset // of the encoder; from version 2 on
 	ExtraData   json.RawMessage
+	Parts       api.Parts // beside the pool; from version 4 on
 }
 
 func (*Create) kind() kind { return kindCreate }
@@ -49,6 +50,7 @@ func (m *Create) fields(c *coder) {
 	if c.version >= 2 {
 		laddered(c, &m.Placement, &m.Preset)
 	}
+	partsFields(c, &m.Parts)
 }
 
 // Runs of fields that several records share.

@@ -13,7 +13,8 @@ import (
 //	2  the queue, later places, accounts' policies, the atlas; a million finished
 //	   sessions are kept instead of 200,000
 //	3  shares of sessions; tickets that were signed together
-const EntryVersion = 3
+//	4  what a session takes beside its encoder pool, and the way out of its shares
+const EntryVersion = 4
 
 // maxCommands bounds the commands of one entry.
 const maxCommands = 4096

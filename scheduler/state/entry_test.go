@@ -25,6 +25,7 @@ func samples(t testing.TB) []Command {
 	c.Token = strings.Repeat("ab", 32)
 	c.Key = "3f1c9a52-8e41-4c7b-9d11-0a5e7b2c6d90"
 	c.Ephemeral, c.IdleMinutes, c.ExtraData = true, 15, []byte(`{"k":1}`)
+	c.Parts = api.Parts{CPUMillis: 2000, MemoryMiB: 1024, UplinkKbps: 5000, VRAMMiB: 512, GPU: 2}
 	c.Preset, c.Placement.Step, c.Placement.ExtraMS = api.PresetFast, api.StepPreset, 2.5
 	return []Command{
 		c,
@@ -53,7 +54,7 @@ func samples(t testing.TB) []Command {
 			Client: api.Location{Latitude: 52.5, Longitude: 13.25, RadiusKM: 20, Known: true, Source: "mmdb", City: "Berlin"},
 			Probes: []api.Probe{{Node: "n1", RoundTripMS: 4.5}, {Node: "n2", RoundTripMS: 250, Silent: true}}}},
 		&Place{ID: "s1", From: 1, Generation: 2, Node: "n2", Pool: api.PoolNVENC, Codec: api.H264, Region: "eu", Codecs: []api.Codec{api.H264},
-			Reserved: 216000, Screen: hd, Placement: c.Placement, Preset: api.PresetFast},
+			Reserved: 216000, Screen: hd, Placement: c.Placement, Preset: api.PresetFast, Parts: c.Parts},
 		&PutPolicy{Account: "alice", Doc: []byte(`{"trunk":true}`)},
 		&Routes{Routes: []Route{{Network: "192.0.2.0/24", Node: "n1", Tenths: 123, Spread: 15, Weight: 42, Samples: 7, At: 29700000}}},
 		&StageApp{Doc: []byte(`{"name":"xterm"}`)},
@@ -159,6 +160,24 @@ func readHexLines(t *testing.T, file string) []byte {
 	return b
 }
 
+// keptSnapshot holds the bytes of a state's snapshot, and that they are read; it
+// gives what they say.
+func keptSnapshot(t *testing.T, file string, s *State) *State {
+	t.Helper()
+	golden(t, file, hexLines(dump(t, s)))
+	kept := readHexLines(t, file)
+	back, err := Read(bytes.NewReader(kept))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(dump(t, back), kept) {
+		t.Error("the kept snapshot does not come back the same")
+	}
+	checkLedger(t, back)
+	checkQueue(t, back)
+	return back
+}
+
 // TestSnapshotV1 holds the bytes of a snapshot, and that they are still read.
 func TestSnapshotV1(t *testing.T) {
 	r := newRig(t)
@@ -169,17 +188,7 @@ func TestSnapshotV1(t *testing.T) {
 	r.do(c, creation("s2", "n2"), creation("s3", "n2"), &Demand{Cells: []api.DemandCell{{Minute: 29700000, App: "xterm", Count: 2}}})
 	r.report("s2", api.ObservedFailed, 1)
 	r.do(&LoseNode{ID: "n2"}, &End{ID: "s3", Reason: api.ReasonDeleted})
-	const file = "testdata/snapshot_v1.txt"
-	golden(t, file, hexLines(dump(t, r.s)))
-	kept := readHexLines(t, file)
-	s, err := Read(bytes.NewReader(kept))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !bytes.Equal(dump(t, s), kept) {
-		t.Error("the kept snapshot does not come back the same")
-	}
-	checkLedger(t, s)
+	s := keptSnapshot(t, "testdata/snapshot_v1.txt", r.s)
 	if tok, ok := s.Token("t"); !ok || tok.Uses != 4 {
 		t.Errorf("the token came back as %+v", tok)
 	}

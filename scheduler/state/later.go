@@ -40,10 +40,15 @@ func queueFields(c *coder, q *queue) {
 func (s *State) loadLater(section uint64, c *coder) error {
 	c.version = EntryVersion
 	switch section {
-	case sectionSession2:
+	case sectionSession2, sectionSession4:
+		if section == sectionSession2 {
+			c.version = 2
+		}
 		v := &Session{}
 		sessionFields(c, v)
 		return s.loadSession(v)
+	case sectionNode4:
+		return s.loadNode(c)
 	case sectionInstance:
 		var id api.SessionID
 		i := &instance{}

@@ -68,6 +68,7 @@ func (t *tx) edit(id api.NodeID) (*Node, bool) {
 	c.edit = t.edits
 	c.used = slices.Clone(n.used)
 	c.Held = slices.Clone(n.Held)
+	c.parts = n.parts.clone()
 	t.nodes = t.nodes.SetIn(t.edits, string(id), &c)
 	return &c, true
 }
@@ -103,6 +104,7 @@ func (n *Node) release(id api.SessionID, g api.Generation) bool {
 	for i, h := range n.Held {
 		if h.Session == id && h.Generation == g {
 			n.free(h.Pool, h.Reserved)
+			n.parts.sub(h.Parts)
 			n.Held = slices.Delete(n.Held, i, i+1)
 			return true
 		}

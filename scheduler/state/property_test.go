@@ -2,7 +2,9 @@ package state
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -14,16 +16,16 @@ import (
 // the others, the ledger is the sum of the sessions, and no create takes what is
 // not free.
 func TestRandomHistories(t *testing.T) {
-	created, failed, placed := 0, 0, 0
-	for seed := range uint64(40) {
+	var seen tally
+	for seed := range uint64(50) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		a, b := New(), New()
 		now := epoch
 		start := Encode(now, node(t, "n0", 4), node(t, "n1", 8), app(t, "app0", "a"), app(t, "app1", "a"), app(t, "app1", "b"))
 		a, _, _ = a.Apply(start)
 		b, _, _ = b.Apply(start)
-		if seed%2 == 1 {
-			raise := Encode(now, &Raise{Version: EntryVersion})
+		if version := min(1+int(seed%8), EntryVersion); version > 1 {
+			raise := Encode(now, &Raise{Version: version})
 			a, _, _ = a.Apply(raise)
 			b, _, _ = b.Apply(raise)
 		}
@@ -48,29 +50,10 @@ func TestRandomHistories(t *testing.T) {
 			}
 			checkLedger(t, a)
 			checkQueue(t, a)
-			for i, c := range cmds {
-				if p, is := c.(*Place); is && results[i].Err == nil {
-					placed++
-					if len(cmds) == 1 {
-						noOvercharge(t, a, &Create{Node: p.Node, Pool: p.Pool})
-					}
-				}
-				m, is := c.(*Create)
-				if !is {
-					continue
-				}
-				if results[i].Err != nil {
-					failed++
-					continue
-				}
-				if results[i].Duplicate || m.Node == "" {
-					continue
-				}
-				created++
-				if len(cmds) == 1 {
-					noOvercharge(t, a, m)
-				}
+			if !joins(cmds) { // within one entry a node may come back smaller, with and without sessions
+				neverAbove(t, before, a)
 			}
+			seen.hold(t, a, cmds, results)
 			if r.IntN(40) == 0 {
 				if b, err = Read(bytes.NewReader(dump(t, b))); err != nil {
 					t.Fatal(err)
@@ -83,20 +66,91 @@ func TestRandomHistories(t *testing.T) {
 			t.Fatalf("seed %d: two replicas differ: %d and %d bytes", seed, len(x), len(y))
 		}
 	}
-	if created < 500 || failed < 500 || placed < 100 {
-		t.Fatalf("%d creates succeeded, %d failed, %d were placed later: the histories show little", created, failed, placed)
+	if seen.created < 500 || seen.failed < 500 || seen.placed < 100 || seen.shares < 20 || seen.bound[api.RefusedVRAM] < 10 || seen.bound[api.RefusedUplink] < 10 {
+		t.Fatalf("the histories show little: %+v", seen)
+	}
+}
+
+// tally counts what random histories showed.
+type tally struct {
+	created, failed, placed, shares int
+	bound                           map[api.RefusalCode]int
+}
+
+// hold holds that an entry of one command which took something took only what
+// was free.
+func (y *tally) hold(t *testing.T, s *State, cmds []Command, results []Result) {
+	t.Helper()
+	if y.bound == nil {
+		y.bound = map[api.RefusalCode]int{}
+	}
+	took := func(n api.NodeID, p api.Pool) {
+		if len(cmds) == 1 {
+			noOvercharge(t, s, n, p)
+		}
+	}
+	for i, c := range cmds {
+		switch m := c.(type) {
+		case *Place:
+			if results[i].Err == nil {
+				y.placed++
+				took(m.Node, m.Pool)
+			}
+		case *PutShare:
+			if results[i].Err == nil {
+				y.shares++
+			}
+		case *Create:
+			var e *api.Error
+			switch {
+			case errors.As(results[i].Err, &e):
+				y.failed++
+				for _, r := range e.Refusals {
+					y.bound[r.Code]++
+				}
+			case results[i].Duplicate || m.Node == "":
+			default:
+				y.created++
+				took(m.Node, m.Pool)
+			}
+		}
 	}
 }
 
 // noOvercharge holds that a pool which just took a session is within its capacity.
-func noOvercharge(t *testing.T, s *State, m *Create) {
+func noOvercharge(t *testing.T, s *State, id api.NodeID, p api.Pool) {
 	t.Helper()
-	n, _ := s.Node(m.Node)
-	capacity, _ := n.Capacity(m.Pool)
-	used, sessions := n.Reserved(m.Pool)
+	n, _ := s.Node(id)
+	capacity, _ := n.Capacity(p)
+	used, sessions := n.Reserved(p)
 	if used > capacity.Macroblocks || capacity.Sessions > 0 && sessions > capacity.Sessions {
 		t.Fatalf("%s/%s was given a session and holds %d of %d macroblocks/s, %d of %d sessions",
-			m.Node, m.Pool, used, capacity.Macroblocks, sessions, capacity.Sessions)
+			id, p, used, capacity.Macroblocks, sessions, capacity.Sessions)
+	}
+}
+
+func joins(cmds []Command) bool {
+	return slices.ContainsFunc(cmds, func(c Command) bool { _, is := c.(*PutNode); return is })
+}
+
+// neverAbove holds that an entry reserved nothing of any part beyond what the
+// node has of it: only a node that came back smaller shows more, and then less
+// and less.
+func neverAbove(t *testing.T, before, after *State) {
+	t.Helper()
+	for n := range after.Nodes() {
+		old := map[string]uint64{}
+		if was, ok := before.Node(n.ID); ok {
+			for _, u := range was.Parts() {
+				old[string(u.Part)+u.Device] = u.Reserved
+			}
+		}
+		for _, u := range n.Parts() {
+			limited := u.Most > 0 || u.Part == api.PartVRAM
+			if limited && u.Reserved > u.Most && u.Reserved > old[string(u.Part)+u.Device] && n.Machine != nil {
+				t.Fatalf("%s holds %d of %d %s of %s %s, %d before", n.ID, u.Reserved, u.Most, u.Part.Unit(), u.Part, u.Device, old[string(u.Part)+u.Device])
+			}
+		}
 	}
 }
 

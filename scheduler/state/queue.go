@@ -180,7 +180,7 @@ func (m *Queue) apply(t *tx) Result {
 		return Result{Err: err}
 	}
 	s := m.Create.session(t.now)
-	s.Node, s.Pool, s.Reserved, s.Observed = "", "", 0, api.ObservedNone
+	s.Node, s.Pool, s.Reserved, s.Parts, s.Observed = "", "", 0, api.Parts{}, api.ObservedNone
 	s.Wait = &Wait{Until: m.Until, Ask: m.Ask}
 	s.Wait.Turn, s.Wait.Seq = t.queue.add(s.Account, s.ID)
 	t.keep(s)
@@ -201,6 +201,7 @@ type Place struct {
 	Screen     api.Screen
 	Placement  api.Placement
 	Preset     api.Preset
+	Parts      api.Parts // beside the pool; from version 4 on
 }
 
 func (*Place) kind() kind { return kindPlace }
@@ -216,6 +217,7 @@ func (m *Place) fields(c *coder) {
 	screen(c, &m.Screen)
 	placement(c, &m.Placement)
 	laddered(c, &m.Placement, &m.Preset)
+	partsFields(c, &m.Parts)
 }
 
 func (m *Place) apply(t *tx) Result {
@@ -224,7 +226,8 @@ func (m *Place) apply(t *tx) Result {
 	if !ok || s.Desired == api.DesiredStop || s.Generation != m.From || s.Wait == nil && !lost {
 		return Result{Err: api.Errorf(api.CodeConflict, "session %q is not to be placed any more", m.ID)}
 	}
-	if err := t.reserve(claim{m.ID, m.Node, m.Pool, m.Codec, m.Reserved}); err != nil {
+	parts := api.Session{Parts: m.Parts, MoreViewers: s.MoreViewers} // its shares go with it
+	if err := t.reserve(claim{m.ID, m.Node, m.Pool, m.Codec, m.Reserved, parts.Takes()}); err != nil {
 		return Result{Err: err}
 	}
 	if s.Wait != nil {
@@ -236,6 +239,7 @@ func (m *Place) apply(t *tx) Result {
 	}
 	s.Generation, s.Node, s.Pool, s.Codec, s.Region = m.Generation, m.Node, m.Pool, m.Codec, m.Region
 	s.Codecs, s.Reserved, s.Screen, s.Placement, s.Preset = m.Codecs, m.Reserved, m.Screen, m.Placement, m.Preset
+	s.Parts = m.Parts
 	s.Observed, s.Reason, s.Message, s.Boot, s.Seq = api.ObservedNone, api.ReasonNone, "", "", 0
 	s.Connected, s.ViewerAt, s.PlacedAt = false, time.Time{}, t.now
 	t.put(s)

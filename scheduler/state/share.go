@@ -136,6 +136,11 @@ func (m *PutShare) apply(t *tx) Result {
 	if len(v.open) >= api.MaxShares {
 		return Result{Err: api.Errorf(api.CodeForbidden, "the session has %d shares, as many as there can be: revoke one", api.MaxShares)}
 	}
+	c, _ := t.change(m.ID)
+	if err := t.watched(c, len(v.open)+1); err != nil {
+		return Result{Err: err}
+	}
+	s = c
 	v.last++
 	n := api.Share{Session: m.ID, Number: v.last, Seat: m.Seat, Description: m.Description, CreatedAt: t.now, ExpiresAt: m.Expires}
 	v.open = append(v.open, n)
@@ -144,7 +149,7 @@ func (m *PutShare) apply(t *tx) Result {
 }
 
 func (m *DropShare) apply(t *tx) Result {
-	s, live := t.Live(m.ID)
+	s, live := t.change(m.ID)
 	old, ok := t.shares.Get(string(m.ID))
 	if !ok || !live {
 		return Result{Err: noShare(m.ID, m.Number)}
@@ -153,6 +158,9 @@ func (m *DropShare) apply(t *tx) Result {
 	v.open = slices.DeleteFunc(slices.Clone(old.open), func(x api.Share) bool { return x.Number == m.Number })
 	if len(v.open) == len(old.open) {
 		return Result{Err: noShare(m.ID, m.Number)}
+	}
+	if err := t.watched(s, len(v.open)); err != nil {
+		return Result{Err: err}
 	}
 	v.edit++
 	t.shares = t.shares.Set(string(m.ID), &v)

@@ -34,6 +34,8 @@ const (
 	sectionHidden   uint64 = 32 // since entries of version 2
 	sectionInstance uint64 = 33 // since entries of version 2
 	sectionShares   uint64 = 64 // since entries of version 3
+	sectionNode4    uint64 = 34 // since entries of version 4
+	sectionSession4 uint64 = 35 // since entries of version 4
 )
 
 // WriteTo writes the snapshot of a root: the same state gives the same bytes.
@@ -53,12 +55,16 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 	for _, t := range s.tokens.Sorted() {
 		out.put(sectionToken, func(c *coder) { tokenFields(c, t) })
 	}
-	for _, n := range s.nodes.Sorted() {
-		out.put(sectionNode, func(c *coder) { nodeFields(c, n) })
-	}
-	live := sectionSession
-	if out.c.version = s.EntryVersion(); out.c.version >= 2 {
+	node, live := sectionNode, sectionSession
+	switch out.c.version = s.EntryVersion(); out.c.version {
+	case 1:
+	case 2, 3:
 		live = sectionSession2
+	default:
+		node, live = sectionNode4, sectionSession4
+	}
+	for _, n := range s.nodes.Sorted() {
+		out.put(node, func(c *coder) { nodeFields(c, n) })
 	}
 	for _, v := range s.sessions.Sorted() {
 		out.put(live, func(c *coder) { sessionFields(c, v) })
@@ -276,6 +282,7 @@ func nodeFields(c *coder, n *Node) {
 		num(c, &h.Generation)
 		str(c, &h.Pool)
 		c.uint(&h.Reserved)
+		partsFields(c, &h.Parts)
 	})
 }
 
@@ -292,6 +299,7 @@ func (s *State) loadNode(c *coder) error {
 	n.RelaySecret, n.JoinedAt, n.Drain, n.Lost, n.Held = kept.RelaySecret, kept.JoinedAt, kept.Drain, kept.Lost, kept.Held
 	for _, h := range n.Held {
 		n.take(h.Pool, h.Reserved)
+		n.parts.add(h.Parts)
 	}
 	s.nodes = s.nodes.SetIn(s.edits, string(n.ID), n)
 	return nil
@@ -327,6 +335,10 @@ func sessionFields(c *coder, s *Session) {
 		c.time(&s.PlacedAt)
 		waitFields(c, &s.Wait)
 	}
+	if c.version >= 4 {
+		partsFields(c, &s.Parts)
+		num(c, &s.MoreViewers)
+	}
 }
 
 func (s *State) loadSession(v *Session) error {
@@ -343,6 +355,7 @@ func (s *State) loadSession(v *Session) error {
 	}
 	// Nobody else has the state yet: the node is changed where it is.
 	n.take(v.Pool, v.Reserved)
+	n.parts.add(v.Takes())
 	n.sessions = n.sessions.SetIn(s.edits, string(v.ID), struct{}{})
 	return nil
 }

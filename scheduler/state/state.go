@@ -50,6 +50,7 @@ type Held struct {
 	Generation api.Generation
 	Pool       api.Pool
 	Reserved   uint64
+	Parts      api.Parts // beside the pool, all viewers'
 }
 
 // Node is an edge with its part of the ledger.
@@ -58,6 +59,7 @@ type Node struct {
 	Held     []Held
 	doc      []byte
 	used     []usage
+	parts    partsUsed
 	sessions Map[struct{}]
 	edit     uint64 // the change that copied it and may write it; 0 = none
 }

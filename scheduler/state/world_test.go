@@ -3,8 +3,8 @@ package state
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
-	"math/rand/v2"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
@@ -28,9 +28,12 @@ var hd = api.Screen{Width: 1280, Height: 720, FPS: 60, Density: 240}
 // oneHD is what one 1280x720@60 H.264 stream takes.
 func oneHD() uint64 { return api.Cost(api.PoolCPU, api.H264, hd) }
 
-func node(t testing.TB, id string, streams uint64) *PutNode {
+func node(t testing.TB, id string, streams uint64) *PutNode { return nodeWith(t, id, streams, nil) }
+
+// nodeWith is a node that also says what it has beside its encoders.
+func nodeWith(t testing.TB, id string, streams uint64, m *api.Machine) *PutNode {
 	return &PutNode{
-		Doc: doc(t, api.Node{ID: api.NodeID(id), Name: id, Region: "eu", Boot: "b1", Pools: []api.Capacity{
+		Doc: doc(t, api.Node{ID: api.NodeID(id), Name: id, Region: "eu", Boot: "b1", Machine: m, Pools: []api.Capacity{
 			{Pool: api.PoolCPU, Macroblocks: streams * oneHD(), Codecs: api.SoftwareCodecs()},
 			{Pool: api.PoolNVENC, Macroblocks: streams * oneHD(), Sessions: 3, Codecs: []api.Codec{api.H264}},
 		}}),
@@ -135,10 +138,16 @@ func checkLedger(t testing.TB, s *State) {
 		node api.NodeID
 		pool api.Pool
 	}
-	want, sessions, hosted := map[key]uint64{}, map[key]int{}, map[api.NodeID]int{}
+	want, sessions, hosted, beside := map[key]uint64{}, map[key]int{}, map[api.NodeID]int{}, map[api.NodeID]*partsUsed{}
+	count := func(n api.NodeID, p api.Parts) {
+		if beside[n] == nil {
+			beside[n] = &partsUsed{}
+		}
+		beside[n].add(p)
+	}
 	for v := range s.Sessions() {
-		if v.Wait != nil && (v.Node != "" || v.Reserved != 0) {
-			t.Fatalf("%s waits and holds %d on %q", v.ID, v.Reserved, v.Node)
+		if v.Wait != nil && (v.Node != "" || v.Reserved != 0 || v.Takes() != api.Parts{}) {
+			t.Fatalf("%s waits and holds %d and %+v on %q", v.ID, v.Reserved, v.Takes(), v.Node)
 		}
 		if v.Node == "" {
 			continue
@@ -146,11 +155,17 @@ func checkLedger(t testing.TB, s *State) {
 		want[key{v.Node, v.Pool}] += v.Reserved
 		sessions[key{v.Node, v.Pool}]++
 		hosted[v.Node]++
+		count(v.Node, v.Takes())
 	}
 	for n := range s.Nodes() {
 		for _, h := range n.Held {
 			want[key{n.ID, h.Pool}] += h.Reserved
 			sessions[key{n.ID, h.Pool}]++
+			count(n.ID, h.Parts)
+		}
+		count(n.ID, api.Parts{})
+		if got, want := n.parts.clone(), *beside[n.ID]; !sameParts(got, want) {
+			t.Fatalf("the ledger of %s shows %+v beside the pools, the sessions sum to %+v", n.ID, got, want)
 		}
 		for _, p := range []api.Pool{api.PoolCPU, api.PoolNVENC, api.PoolVAAPI} {
 			used, k := n.Reserved(p)
@@ -187,123 +202,14 @@ func checkQueue(t testing.TB, s *State) {
 	}
 }
 
-// randomCommand draws any command with names from a small world, so that they
-// meet.
-func randomCommand(t testing.TB, r *rand.Rand, s *State) Command {
-	pick := func(prefix string, n int) string { return fmt.Sprintf("%s%d", prefix, r.IntN(n)) }
-	nodeID, session := pick("n", 4), pick("s", 60)
-	running := func() (out []api.Running) {
-		for v := range s.Sessions() {
-			if r.IntN(2) == 0 {
-				out = append(out, api.Running{Session: v.ID, Generation: v.Generation, Observed: api.ObservedRunning, Connected: r.IntN(2) == 0})
-			}
+// sameParts compares two sums; a processor that nobody uses may stand or not.
+func sameParts(a, b partsUsed) bool {
+	whole := func(u partsUsed) partsUsed {
+		for len(u.vram) > 0 && u.vram[len(u.vram)-1] == 0 {
+			u.vram = u.vram[:len(u.vram)-1]
 		}
-		return out
+		u.vram = slices.Clip(append([]uint64{}, u.vram...))
+		return u
 	}
-	kinds := 22
-	if s.EntryVersion() >= 2 {
-		kinds = 29
-	}
-	if s.EntryVersion() >= 3 {
-		kinds = 31
-	}
-	switch r.IntN(kinds) {
-	case 29:
-		return &PutShare{ID: api.SessionID(session), Number: uint32(r.IntN(3)), Seat: api.Seat{Role: api.RoleViewer}, Description: pick("d", 3), Expires: s.Now().Add(time.Hour)}
-	case 30:
-		return &DropShare{ID: api.SessionID(session), Number: 1 + uint32(r.IntN(3))}
-	case 22, 23, 24:
-		c := creation(session, "")
-		c.App, c.Account, c.Pool, c.Codec, c.Reserved = pick("app", 3), pick("acc", 3), "", "", 0
-		if r.IntN(3) == 0 {
-			c.Token = pick("tok", 4)
-		}
-		return &Queue{Create: *c, Until: s.Now().Add(time.Hour), Limit: 12, AccountLimit: 8, Ask: Ask{Region: "eu"}}
-	case 25, 26, 27:
-		m := &Place{ID: api.SessionID(session), From: 1, Generation: 1, Node: api.NodeID(nodeID), Pool: api.PoolCPU, Codec: api.H264, Region: "eu", Reserved: oneHD(), Screen: hd}
-		for v := range s.Waiting {
-			m.ID = v.ID // the first one
-			break
-		}
-		if v, ok := s.Live(m.ID); ok && r.IntN(4) > 0 {
-			m.From, m.Generation = v.Generation, v.Generation
-			if v.Observed == api.ObservedLost {
-				m.Generation++
-			}
-		}
-		return m
-	case 28:
-		if r.IntN(2) == 0 {
-			return &PutPolicy{Account: pick("acc", 3), Doc: []byte(`{"trunk":true}`)}
-		}
-		return &Routes{Routes: []Route{{Network: pick("net", 5), Node: api.NodeID(nodeID), Tenths: r.Uint64N(500), At: s.Now().Unix() / 60}}}
-	case 0, 1, 2, 3, 4, 5:
-		c := creation(session, nodeID)
-		c.App, c.Account = pick("app", 3), pick("acc", 3)
-		c.AppVersion = 1 + r.IntN(2)
-		c.Pool = []api.Pool{api.PoolCPU, api.PoolNVENC}[r.IntN(2)]
-		c.Reserved = api.Cost(c.Pool, c.Codec, hd)
-		if r.IntN(3) == 0 {
-			c.Key = pick("key", 10)
-		}
-		if r.IntN(3) == 0 {
-			c.Token = pick("tok", 4)
-		}
-		if r.IntN(12) == 0 {
-			c.Node = ""
-		}
-		return c
-	case 6, 7:
-		return &End{ID: api.SessionID(session), Reason: api.ReasonDeleted, Force: r.IntN(2) == 0}
-	case 8:
-		j := &Join{ID: api.SessionID(session)}
-		if r.IntN(2) == 0 {
-			j.Screen = api.Screen{Width: 640 * (1 + r.IntN(3)), Height: 360, FPS: 30, Density: 240}
-		}
-		return j
-	case 9, 10, 11, 12, 13:
-		m := &Report{ID: api.SessionID(session), Generation: 1, Node: api.NodeID(nodeID), Boot: pick("b", 2), Seq: r.Uint64N(1000), Connected: r.IntN(2) == 0}
-		if v, ok := s.Live(m.ID); ok && r.IntN(4) > 0 {
-			m.Node, m.Generation = v.Node, v.Generation
-		}
-		m.Observed = []api.Observed{api.ObservedStarting, api.ObservedRunning, api.ObservedRunning, api.ObservedStopped, api.ObservedFailed}[r.IntN(5)]
-		if r.IntN(8) == 0 {
-			m.Pool, m.Codec = api.PoolCPU, api.VP9
-		}
-		return m
-	case 14:
-		return &Missing{ID: api.SessionID(session), Generation: 1, Node: api.NodeID(nodeID)}
-	case 15:
-		return node(t, nodeID, 1+r.Uint64N(8))
-	case 16:
-		if r.IntN(3) == 0 {
-			return &RemoveNode{ID: api.NodeID(nodeID)}
-		}
-		return &LoseNode{ID: api.NodeID(nodeID)}
-	case 17:
-		return &BackNode{ID: api.NodeID(nodeID), Running: running()}
-	case 18:
-		if r.IntN(4) == 0 {
-			return &DeleteApp{Name: pick("app", 3)}
-		}
-		return app(t, pick("app", 3), pick("cmd", 2))
-	case 19:
-		return &PutToken{Account: pick("acc", 3), ID: pick("tok", 4), Rights: []api.Right{api.RightCreate}, Expires: epoch.Add(time.Duration(r.IntN(100)) * time.Hour), Uses: r.IntN(5) - 1}
-	case 20:
-		switch r.IntN(4) {
-		case 0:
-			return &RevokeToken{Account: pick("acc", 3)}
-		case 1:
-			return &DeleteAccount{Name: pick("acc", 3)}
-		case 2:
-			return &DrainNode{ID: api.NodeID(nodeID), Drain: r.IntN(2) == 0}
-		default:
-			return &Secrets{TicketSeed: []byte(pick("seed", 9)), RingKey: []byte("ring")}
-		}
-	default:
-		if r.IntN(2) == 0 {
-			return &Tick{}
-		}
-		return &Demand{Cells: []api.DemandCell{{Minute: s.Now().Unix() / 60, App: "xterm", Codec: api.H264, Size: "1280x720@60", Reason: api.RefusedEncoder, Count: 3}}}
-	}
+	return reflect.DeepEqual(whole(a), whole(b))
 }

@@ -45,6 +45,9 @@ type Config struct {
 	Version      string
 	Log          *slog.Logger
 
+	CPURate    float64 // how often each processor may be promised to applications; 0 = not counted
+	MemoryRate float64 // and its memory
+
 	Look   time.Duration // between two looks at the public address; 0 = 5 min
 	Silent time.Duration // without an answer the node joins again; 0 = 30 s
 }
@@ -52,6 +55,9 @@ type Config struct {
 // defaultLocks is where every user of a machine may lock (Filesystem Hierarchy
 // Standard 3.0, 5.9).
 const defaultLocks = "/run/lock"
+
+// maxRate bounds how often a machine is promised.
+const maxRate = 1000
 
 // defaultRegion is where a node is when its operator does not say.
 const defaultRegion = "default"
@@ -89,6 +95,14 @@ func (c Config) check() (Config, error) {
 	}
 	if c.Uplink < 0 {
 		return c, api.Invalidf("--uplink-mbps", "must be 0 or more, got %d", c.Uplink)
+	}
+	for _, r := range []struct {
+		flag string
+		v    float64
+	}{{"--cpu-allocation-rate", c.CPURate}, {"--memory-allocation-rate", c.MemoryRate}} {
+		if !(r.v >= 0 && r.v <= maxRate) {
+			return c, api.Invalidf(r.flag, "must be above 0 and at most %d, or 0 to count nothing, got %v", maxRate, r.v)
+		}
 	}
 	switch c.Certify {
 	case "":

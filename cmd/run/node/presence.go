@@ -111,6 +111,7 @@ func (p *presence) join(ctx context.Context) (api.NodeJoined, error) {
 		return api.NodeJoined{}, err
 	}
 	n.Pools, n.Certificate = p.encoders.offer(p.cfg.CPUCapacity)
+	n.Machine = machine(p.cfg, p.encoders.inventory)
 	var errs []error
 	for _, base := range p.bases() {
 		joined, err := joinAt(ctx, base, p.cfg.CA, p.id.Join(n, p.cfg.Token))

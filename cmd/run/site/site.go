@@ -223,7 +223,7 @@ func (s *Site) AddEdge(ctx context.Context, name string, args ...string) (*Edge,
 	}
 	e := &Edge{Dir: filepath.Join(s.Dir, name), args: append([]string{"--data", filepath.Join(s.Dir, name),
 		"--join", s.API, "--token", t.Token, "--name", name, "--advertise", "127.0.0.1", "--media-ports", "0",
-		"--relay-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0", "--certify", "never", "--log-level", "debug"}, args...)}
+		"--relay-listen", "127.0.0.1:0", "--gossip-listen", "127.0.0.1:0", "--certify", "never", "--cpu-allocation-rate", "32", "--log-level", "debug"}, args...)}
 	if err := s.StartEdge(ctx, e); err != nil {
 		return nil, err
 	}
