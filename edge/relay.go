@@ -34,7 +34,7 @@ func (a *Agent) relay(ctx, run context.Context) error {
 	pause := relayFirst
 	for {
 		begun := time.Now()
-		if p == nil {
+		if p == nil && ctx.Err() == nil {
 			var err error
 			if p, err = a.startRelay(note); err != nil {
 				a.log.Error("relay cannot be started", "error", err)

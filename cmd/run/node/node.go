@@ -37,6 +37,12 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	if err != nil {
 		return err
 	}
+	served := false
+	defer func() { // what an earlier daemon left is ours to end, though we never served it
+		if !served && errors.Is(context.Cause(ctx), edge.ErrEndSessions) {
+			err = errors.Join(err, edge.EndSessions(edge.Config{Identity: id, Run: runDir(cfg), Start: starter(cfg, id, relay), Log: cfg.Log}))
+		}
+	}()
 	p := &presence{cfg: cfg, id: id, relay: relay, ring: newRing(cfg), encoders: takeEncoders(ctx, cfg, id)}
 	defer p.encoders.release()
 	joined, err := p.enter(ctx)
@@ -64,6 +70,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	}
 	p.pools = func(c []api.Capacity) { p.encoders.settle(cfg, agent, c) }
 	p.pools(joined.Node.Pools)
+	served = true
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return p.ring.run(gctx, joined) })
 	g.Go(func() error { return p.run(gctx) })
