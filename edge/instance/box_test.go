@@ -116,6 +116,7 @@ for n in pid mnt net ipc uts user cgroup; do echo ns_$n=$(readlink /proc/self/ns
 }
 
 func TestNetworkOnlyWhereAsked(t *testing.T) {
+	t.Parallel()
 	// Not of the process: its first thread may be one that another test left in a
 	// network of its own.
 	host, err := os.Readlink("/proc/thread-self/ns/net")
@@ -132,6 +133,7 @@ func TestNetworkOnlyWhereAsked(t *testing.T) {
 }
 
 func TestReadOnlyFolders(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("/srv", "pg") // not below the sandbox's own /tmp
 	if err != nil {
 		t.Skip("/srv cannot be written: not root")
@@ -156,6 +158,7 @@ func errJoin(errs ...error) error {
 }
 
 func TestHostUserHasNoRights(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("not root: the sandbox runs as its owner")
 	}
@@ -194,6 +197,7 @@ func TestHostUserHasNoRights(t *testing.T) {
 }
 
 func TestDisplayNeedsTheCookie(t *testing.T) {
+	t.Parallel()
 	s := startShim(t, sh("sleep 60"), api.Screen{})
 	st := s.wait(api.ObservedRunning)
 	n, err := strconv.Atoi(strings.TrimPrefix(st.Display, ":"))
@@ -211,6 +215,7 @@ func TestDisplayNeedsTheCookie(t *testing.T) {
 }
 
 func TestSoundIsThereAndHarmless(t *testing.T) {
+	t.Parallel()
 	got := asks(t, api.App{}, `
 pactl info | sed -n 's/^Default Sink: /sink=/p; s/^Default Source: /source=/p'
 pactl load-module module-null-sink >/dev/null 2>&1 && echo module=yes
@@ -223,6 +228,7 @@ pactl info >/dev/null && echo still=yes
 }
 
 func TestExtraData(t *testing.T) {
+	t.Parallel()
 	b := boxConfig{spec: api.Spec{ExtraData: []byte(`{"level":3}`)}, x: &xserver{number: 7}, stage: &stage{l: &launcher{}}}
 	env := strings.Join(b.environment(), "\n")
 	for _, want := range []string{`PERIGEE_EXTRA_DATA={"level":3}`, "DISPLAY=:7", "LANG=C.UTF-8", "QT_X11_NO_MITSHM=1"} {
@@ -233,6 +239,7 @@ func TestExtraData(t *testing.T) {
 }
 
 func TestMemoryHogIsKilledAlone(t *testing.T) {
+	t.Parallel()
 	needCgroups(t)
 	other := startShim(t, sh("sleep 60"), api.Screen{})
 	other.wait(api.ObservedRunning)
@@ -302,6 +309,7 @@ func needCgroups(t *testing.T) {
 }
 
 func TestWithoutCgroups(t *testing.T) {
+	t.Parallel()
 	app := sh("ulimit -d; x=$(head -c 500000000 /dev/zero | tr '\\0' x); echo survived")
 	app.Resources = api.Resources{MemoryMiB: 64}
 	out, st := run(t, app, "TEST_CGROUPS="+t.TempDir())
@@ -311,6 +319,7 @@ func TestWithoutCgroups(t *testing.T) {
 }
 
 func TestOutputIsBounded(t *testing.T) {
+	t.Parallel()
 	s := startShim(t, sh("head -c 5000000 /dev/zero | tr '\\0' '\\n'; echo the last words"), api.Screen{})
 	if !s.ended(20 * time.Second) {
 		t.Fatal("the application does not end")
@@ -335,6 +344,7 @@ func TestOutputIsBounded(t *testing.T) {
 // TestAsAnOrdinaryUser runs the shim as a user of no rights, as on a machine
 // without root.
 func TestAsAnOrdinaryUser(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("not root: every other test shows it")
 	}

@@ -54,6 +54,7 @@ func (c *control) colours(t *testing.T) int {
 }
 
 func TestXtermDrawsAndIsResized(t *testing.T) {
+	t.Parallel()
 	s := startShim(t, api.App{Command: []string{"xterm", "-geometry", "80x24+0+0", "-e", "echo drawn; sleep 60"}},
 		api.Screen{Width: 1280, Height: 720})
 	st := s.wait(api.ObservedRunning)
@@ -93,6 +94,7 @@ func TestXtermDrawsAndIsResized(t *testing.T) {
 }
 
 func TestHowAnApplicationEnds(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name     string
 		app      api.App
@@ -134,6 +136,7 @@ func TestHowAnApplicationEnds(t *testing.T) {
 }
 
 func TestStop(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct {
 		name, script, says string
 		force              bool
@@ -163,6 +166,7 @@ func TestStop(t *testing.T) {
 }
 
 func TestSignalEndsTheShimCleanly(t *testing.T) {
+	t.Parallel()
 	s := startShim(t, sh("sleep 60"), api.Screen{}, "TEST_GRACE=1s")
 	st := s.wait(api.ObservedRunning)
 	if err := s.cmd.Process.Signal(unix.SIGTERM); err != nil {
@@ -176,6 +180,7 @@ func TestSignalEndsTheShimCleanly(t *testing.T) {
 }
 
 func TestTheServersDie(t *testing.T) {
+	t.Parallel()
 	find := func(t *testing.T, s *testShim, name string) int {
 		t.Helper()
 		for _, pid := range allPids() {
@@ -242,6 +247,7 @@ func TestTheServersDie(t *testing.T) {
 }
 
 func TestNobodyIsConnected(t *testing.T) {
+	t.Parallel()
 	s := startShim(t, sh("sleep 60"), api.Screen{}, "TEST_ORPHAN=400ms")
 	st := s.wait(api.ObservedRunning)
 	if s.ended(700 * time.Millisecond) {
@@ -310,6 +316,7 @@ func fake(t *testing.T, tool, script string) string {
 }
 
 func TestStartThatHangsOrFails(t *testing.T) {
+	t.Parallel()
 	for _, c := range []struct{ name, tool, script, message string }{
 		{"X hangs", "Xvfb", "exec sleep 60", "not up within 700ms"},
 		{"X fails", "Xvfb", "echo no memory for the screen >&2; exit 1", "the X server did not start: no memory for the screen"},

@@ -82,6 +82,7 @@ func (c *client) hasFocus(what string, id xproto.Window) {
 }
 
 func TestWindowsFillTheScreen(t *testing.T) {
+	t.Parallel()
 	s := startShim(t, sh("sleep 60"), api.Screen{Width: 1280, Height: 720})
 	c := &client{view(t, s.wait(api.ObservedRunning)), t}
 
