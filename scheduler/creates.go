@@ -285,7 +285,7 @@ func (s *Server) createMany(ctx context.Context, body []byte) (any, error) {
 		} else if no := s.submit(ctx, m); no != nil {
 			beside(i, func(ctx context.Context) (madeSession, error) {
 				res, err := s.unplaced(ctx, m, no)
-				return s.created(m.call, res, err)
+				return s.created(m.create, res, err)
 			})
 		}
 	}
@@ -298,7 +298,7 @@ func (s *Server) createMany(ctx context.Context, body []byte) (any, error) {
 			beside(i, func(ctx context.Context) (madeSession, error) { return s.carryOut(ctx, m) })
 			continue
 		}
-		out[i] = answered(s.created(m.call, res, err))
+		out[i] = answered(s.created(m.create, res, err))
 	}
 	aside.Wait()
 	return packed(state.EncodeMade(s.root().EntryVersion(), out)), nil

@@ -19,22 +19,23 @@ const (
 )
 
 // dispatcher sends each session's command until what it asks for is observed.
-// A session that wants something has one goroutine, which ends with the want.
+// A session that wants something has a task, which ends with the want. A task
+// has a goroutine only while it sends: in a herd thousands wait for their edges.
 type dispatcher struct {
 	server *Server
 	ctx    context.Context // of the leadership; nil while there is none
 	owned  *sync.WaitGroup
 
 	mu       sync.Mutex
-	tasks    map[api.SessionID]chan struct{} // wakes the session's goroutine
-	admitted map[api.SessionID]uint32        // client number that the edge has acknowledged
-	shared   map[api.SessionID]uint32        // edit of the shares that the edge has acknowledged
+	tasks    map[api.SessionID]*task
+	admitted map[api.SessionID]uint32 // client number that the edge has acknowledged
+	shared   map[api.SessionID]uint32 // edit of the shares that the edge has acknowledged
 	slots    map[api.NodeID]chan struct{}
 }
 
 func (d *dispatcher) init(s *Server) {
 	d.server = s
-	d.tasks = map[api.SessionID]chan struct{}{}
+	d.tasks = map[api.SessionID]*task{}
 	d.admitted, d.shared = map[api.SessionID]uint32{}, map[api.SessionID]uint32{}
 	d.slots = map[api.NodeID]chan struct{}{}
 }
@@ -43,7 +44,6 @@ func (d *dispatcher) init(s *Server) {
 func (d *dispatcher) begin(ctx context.Context, owned *sync.WaitGroup) {
 	d.mu.Lock()
 	d.ctx, d.owned = ctx, owned
-	clear(d.tasks) // those of an earlier leadership have ended
 	clear(d.admitted)
 	clear(d.shared)
 	d.mu.Unlock()
@@ -52,11 +52,24 @@ func (d *dispatcher) begin(ctx context.Context, owned *sync.WaitGroup) {
 	}
 }
 
-// end lets no further task start; Run waits for those that there are.
+// end lets no further command be sent; Run waits for those on their way.
 func (d *dispatcher) end() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.ctx = nil
+	for _, t := range d.tasks {
+		if t.rest != nil {
+			t.rest.Stop()
+		}
+	}
+	clear(d.tasks)
+}
+
+// task is what a session's commands have come to. The dispatcher's mu guards it.
+type task struct {
+	last  want          // that was sent, or is being sent
+	pause time.Duration // after it
+	rest  *time.Timer   // until it is sent again; nil while it is being sent
 }
 
 // kick looks at a session again, now.
@@ -66,20 +79,33 @@ func (d *dispatcher) kick(id api.SessionID) {
 	if d.ctx == nil {
 		return
 	}
-	if wake, ok := d.tasks[id]; ok {
-		select {
-		case wake <- struct{}{}:
-		default:
-		}
-		return
+	t := d.tasks[id]
+	if t != nil && t.rest == nil {
+		return // it looks again when it has sent
 	}
-	if _, ok := d.wantLocked(id); !ok {
+	w, ok := d.wantLocked(id)
+	switch {
+	case !ok && t != nil:
+		t.rest.Stop()
+		t.rest = nil
+		delete(d.tasks, id)
 		return
+	case !ok, t != nil && w.same(t.last):
+		return
+	case t != nil:
+		t.rest.Stop()
+	default:
+		t = &task{}
+		d.tasks[id] = t
 	}
-	wake := make(chan struct{}, 1)
-	d.tasks[id] = wake
+	d.start(id, t)
+}
+
+// start sends a task's commands aside. The caller holds mu.
+func (d *dispatcher) start(id api.SessionID, t *task) {
+	t.rest = nil
 	ctx := d.ctx
-	d.owned.Go(func() { d.pursue(ctx, id, wake) })
+	d.owned.Go(func() { d.pursue(ctx, id, t) })
 }
 
 // want is a command and its node.
@@ -135,60 +161,59 @@ func (d *dispatcher) wantLocked(id api.SessionID) (want, bool) {
 	return w, true
 }
 
-// next gives the session's command, or ends its task in one step with finding none.
-func (d *dispatcher) next(id api.SessionID) (want, bool) {
+// pursue sends a session's commands until it wants none, or one that was sent
+// needs time.
+func (d *dispatcher) pursue(ctx context.Context, id api.SessionID, t *task) {
+	for w, ok := d.next(ctx, id, t); ok; w, ok = d.after(ctx, id, t, d.send(ctx, w)) {
+	}
+}
+
+// next gives the command to send, or ends the task in one step with finding none.
+func (d *dispatcher) next(ctx context.Context, id api.SessionID, t *task) (want, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.nextLocked(ctx, id, t)
+}
+
+func (d *dispatcher) nextLocked(ctx context.Context, id api.SessionID, t *task) (want, bool) {
+	if d.ctx != ctx {
+		return want{}, false // another leadership, or none
+	}
 	w, ok := d.wantLocked(id)
 	if !ok {
 		delete(d.tasks, id)
+		return w, false
 	}
-	return w, ok
+	if !w.same(t.last) {
+		t.last, t.pause = w, retryFirst
+	}
+	return w, true
 }
 
-// pursue sends a session's commands until it wants none.
-func (d *dispatcher) pursue(ctx context.Context, id api.SessionID, wake <-chan struct{}) {
-	var last want
-	pause := retryFirst
-	for {
-		w, ok := d.next(id)
-		if !ok || ctx.Err() != nil {
-			return
-		}
-		if !w.same(last) {
-			last, pause = w, retryFirst
-		}
-		taken := d.send(ctx, w)
-		if taken && (w.cmd.Verb == api.VerbAdmit || w.cmd.Verb == api.VerbShares) {
-			continue
-		}
-		if taken {
-			pause = max(pause, retryTaken)
-		}
-		d.rest(ctx, id, w, pause, wake)
-		pause = min(2*pause, retryMost)
+// after gives the command to send after one that was sent: another one now, or
+// none, and the same later.
+func (d *dispatcher) after(ctx context.Context, id api.SessionID, t *task, taken bool) (want, bool) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	sent := t.last
+	w, ok := d.nextLocked(ctx, id, t)
+	if !ok || !w.same(sent) {
+		return w, ok
 	}
-}
-
-// rest waits for the pause, or until the session wants something else.
-func (d *dispatcher) rest(ctx context.Context, id api.SessionID, w want, pause time.Duration, wake <-chan struct{}) {
-	timer := time.NewTimer(pause + rand.N(pause/4))
-	defer timer.Stop()
-	for {
-		select {
-		case <-timer.C:
-			return
-		case <-ctx.Done():
-			return
-		case <-wake:
-		}
+	if taken {
+		t.pause = max(t.pause, retryTaken)
+	}
+	var rest *time.Timer
+	rest = time.AfterFunc(t.pause+rand.N(t.pause/4), func() {
 		d.mu.Lock()
-		now, ok := d.wantLocked(id)
-		d.mu.Unlock()
-		if !ok || !now.same(w) {
-			return
+		defer d.mu.Unlock()
+		if d.ctx == ctx && t.rest == rest { // nobody was faster
+			d.start(id, t)
 		}
-	}
+	})
+	t.rest = rest
+	t.pause = min(2*t.pause, retryMost)
+	return want{}, false
 }
 
 // send delivers one command and says whether the edge took it.

@@ -22,9 +22,10 @@ import (
 
 // Bounds of the explanations that are kept.
 const (
-	// explainPerSecond bounds how many are kept of one second, at 0.3 ms each: in
-	// a herd the placements matter more than why.
-	explainPerSecond = 200
+	// explainPerSecond bounds how many are kept of one second, at half a
+	// millisecond each with finding the reasons: in a herd the placements matter
+	// more than why.
+	explainPerSecond = 100
 	explainWaiting   = 256 // that wait for the disk; more are not kept
 	explainSegment   = 4 << 20
 	explainSegments  = 64

@@ -14,14 +14,13 @@ const placeAttempts = 4
 
 // making is a create that the leader carries out.
 type making struct {
-	call    createCall
-	request api.CreateRequest // with its defaults
-	create  *state.Create
-	need    api.Need
-	made    *madeSession // by an earlier try of the same call; then there is nothing to do
-	alone   bool         // its application is external: it needs no place
-	tries   int
-	full    *api.Error // the ledger's last refusal
+	create *state.Create
+	need   api.Need
+	waitS  int          // that it may wait for room
+	made   *madeSession // by an earlier try of the same call; then there is nothing to do
+	alone  bool         // its application is external: it needs no place
+	tries  int
+	full   *api.Error // the ledger's last refusal
 
 	held     *pending // what its place takes, and the command on its way
 	proposal *proposal
@@ -43,7 +42,7 @@ func (s *Server) prepare(c createCall) (*making, error) {
 	if err != nil {
 		return nil, err
 	}
-	if m, ok := s.made(c); ok {
+	if m, ok := s.made(c.ID, r.Grant.Account); ok {
 		return &making{made: &m}, nil
 	}
 	r.ExtraData = unlessNull(r.ExtraData)
@@ -57,7 +56,7 @@ func (s *Server) prepare(c createCall) (*making, error) {
 	if r, err = filledBy(r, app); err != nil {
 		return nil, err
 	}
-	m := &making{call: c, request: r, create: newCreate(c.ID, r, app)}
+	m := &making{create: newCreate(c.ID, r, app), waitS: r.WaitS}
 	if app.Kind == api.AppExternal {
 		m.alone, m.create.Region = true, r.Region
 		return m, nil
@@ -78,7 +77,7 @@ func (s *Server) carryOut(ctx context.Context, m *making) (madeSession, error) {
 	} else {
 		res, err = s.placeAndCommit(ctx, m)
 	}
-	return s.created(m.call, res, err)
+	return s.created(m.create, res, err)
 }
 
 func (s *Server) placeAndCommit(ctx context.Context, m *making) (state.Result, error) {
@@ -136,7 +135,7 @@ func (s *Server) unplaced(ctx context.Context, m *making, no *refused) (state.Re
 	if dup, ok := s.earlier(m.create); ok {
 		return dup, nil
 	}
-	if res, queued, err := s.queueUp(ctx, m.request, m.create, m.need, no); queued {
+	if res, queued, err := s.queueUp(ctx, m.waitS, m.create, m.need, no); queued {
 		return res, err
 	}
 	s.turnedAway(m.create.ID, m.need, no)

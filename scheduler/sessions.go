@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"log/slog"
 	"slices"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -49,24 +50,24 @@ func (s *Server) create(ctx context.Context, c createCall) (api.Admission, error
 }
 
 // made finds what an earlier try of the same call has made.
-func (s *Server) made(c createCall) (madeSession, bool) {
-	v, ok := s.root().Session(c.ID)
-	if !ok || v.Account != c.Request.Grant.Account {
+func (s *Server) made(id api.SessionID, account string) (madeSession, bool) {
+	v, ok := s.root().Session(id)
+	if !ok || v.Account != account {
 		return madeSession{}, false
 	}
 	return madeSession{v, 1}, true
 }
 
-func (s *Server) created(c createCall, res state.Result, err error) (madeSession, error) {
+func (s *Server) created(c *state.Create, res state.Result, err error) (madeSession, error) {
 	if api.CodeOf(err) == api.CodeConflict {
-		if m, ok := s.made(c); ok {
+		if m, ok := s.made(c.ID, c.Account); ok {
 			return m, nil
 		}
 	}
 	if err != nil {
 		return madeSession{}, err
 	}
-	if v := res.Session; !res.Duplicate && v.Queue == nil {
+	if v := res.Session; !res.Duplicate && v.Queue == nil && s.cfg.Log.Enabled(context.Background(), slog.LevelInfo) {
 		s.cfg.Log.Info("session created", "session", v.ID, "app", v.App, "node", v.Node, "pool", v.Pool, "codec", v.Codec, "km", v.Placement.DistanceKM)
 	}
 	return madeSession{*res.Session, res.Viewer}, nil

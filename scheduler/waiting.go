@@ -67,11 +67,11 @@ func (w *waiting) saw(id api.SessionID) {
 
 // queueUp lets a session wait that no node has room for now. One that cannot
 // be placed however long it waits is refused.
-func (s *Server) queueUp(ctx context.Context, r api.CreateRequest, create *state.Create, need api.Need, no *refused) (state.Result, bool, error) {
-	if r.WaitS == 0 || s.cfg.QueueLength < 0 || !place.MayFitLater(no.refusals, need.Policy) {
+func (s *Server) queueUp(ctx context.Context, waitS int, create *state.Create, need api.Need, no *refused) (state.Result, bool, error) {
+	if waitS == 0 || s.cfg.QueueLength < 0 || !place.MayFitLater(no.refusals, need.Policy) {
 		return state.Result{}, false, nil
 	}
-	wait := min(time.Duration(r.WaitS)*time.Second, s.cfg.QueueWait)
+	wait := min(time.Duration(waitS)*time.Second, s.cfg.QueueWait)
 	c := *create
 	c.Node, c.Pool, c.Codec, c.Preset, c.Reserved, c.Placement = "", "", "", "", 0, api.Placement{DistanceKM: -1, EstimateMS: -1, ErrorMS: -1}
 	c.Region, c.Codecs, c.Screen = need.Region, need.Codecs, need.Screen

@@ -86,7 +86,7 @@ func (s *Server) socketURL(c *gin.Context, id api.SessionID, role, ticket string
 	u := url.URL{
 		Scheme: scheme, Host: base.Host,
 		Path:     strings.TrimRight(base.Path, "/") + "/1.0/sessions/" + string(id) + "/sockets/" + role,
-		RawQuery: url.Values{"token": {ticket}}.Encode(),
+		RawQuery: "token=" + url.QueryEscape(ticket),
 	}
 	return u.String()
 }

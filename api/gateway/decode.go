@@ -18,7 +18,7 @@ import (
 // the contract grows; a field of the wrong type is refused by its name. An
 // empty body is allowed where optional is set.
 func readBody(c *gin.Context, into any, optional bool) error {
-	body, err := io.ReadAll(c.Request.Body)
+	body, err := readAll(c.Request)
 	var tooBig *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooBig):
@@ -30,6 +30,16 @@ func readBody(c *gin.Context, into any, optional bool) error {
 		return nil
 	}
 	return decode(body, into)
+}
+
+// readAll reads a body, whose length is known as a rule. Its own limit holds.
+func readAll(r *http.Request) ([]byte, error) {
+	if r.ContentLength <= 0 || r.ContentLength > keptBuffer { // nobody gets much memory for a promise
+		return io.ReadAll(r.Body)
+	}
+	b := make([]byte, r.ContentLength)
+	_, err := io.ReadFull(r.Body, b)
+	return b, err
 }
 
 // decode reads exactly one JSON object.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/http"
+	"strconv"
 
 	"github.com/gin-gonic/gin"
 
@@ -85,17 +86,44 @@ func (s *Server) failStatus(c *gin.Context, status int, err error) {
 	s.write(c, e)
 }
 
+// answerBuffer holds an answer until it is written.
+type answerBuffer struct {
+	b    bytes.Buffer
+	json *json.Encoder // into b
+}
+
+func (a *answerBuffer) put(e api.Envelope) error {
+	if own, ok := e.Metadata.(appender); ok && e.Type == api.EnvelopeSync && e.Operation == "" && e.TotalSize == nil {
+		a.b.Write(appendAnswer(a.b.AvailableBuffer(), e.StatusCode, own)) // never fails
+		return nil
+	}
+	return a.json.Encode(e)
+}
+
+// keptBuffer is the largest that is kept for another answer, in bytes.
+const keptBuffer = 64 << 10
+
+func newAnswerBuffer() any {
+	a := &answerBuffer{}
+	a.json = json.NewEncoder(&a.b)
+	a.json.SetEscapeHTML(false) // tokens in addresses stay readable
+	return a
+}
+
 func (s *Server) write(c *gin.Context, e api.Envelope) {
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false) // tokens in addresses stay readable
-	if err := enc.Encode(e); err != nil {
+	a := s.buffers.Get().(*answerBuffer)
+	a.b.Reset()
+	if err := a.put(e); err != nil {
 		s.log.Error("answer cannot be written as JSON", "handler", c.GetString(keyHandler), "error", err)
 		c.Status(http.StatusInternalServerError)
 		return
 	}
 	c.Header("Cache-Control", "no-store")
-	c.Data(e.StatusCode, "application/json", b.Bytes())
+	c.Header("Content-Length", strconv.Itoa(a.b.Len()))
+	c.Data(e.StatusCode, "application/json", a.b.Bytes())
+	if a.b.Cap() <= keptBuffer {
+		s.buffers.Put(a)
+	}
 }
 
 func requestID() string {

@@ -96,6 +96,7 @@ type Server struct {
 	hub     *hub
 	timing  timing
 	now     func() time.Time
+	buffers sync.Pool // of *answerBuffer
 
 	routes []route
 	tcp    http.Handler
@@ -113,6 +114,7 @@ type Server struct {
 func New(cfg Config) (*Server, error) {
 	s := &Server{
 		cfg: cfg, log: cfg.Log, hub: newHub(), now: time.Now,
+		buffers: sync.Pool{New: newAnswerBuffer},
 		sockets: map[*socket]struct{}{}, drain: make(chan struct{}), idle: make(chan struct{}),
 		timing: timing{
 			hold: api.ConnectTimeout, watch: 250 * time.Millisecond, settled: 2 * time.Second,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,6 +29,39 @@ type metrics struct {
 	sent     *prometheus.HistogramVec
 	sockets  prometheus.Gauge
 	frames   *prometheus.CounterVec
+
+	mu    sync.RWMutex
+	known map[seriesKey]*series
+}
+
+// seriesKey is the labels of a request's series, series what they are: finding
+// each by its labels is dear. There are a few for each route.
+type seriesKey struct {
+	handler, method string
+	status          int
+}
+
+type series struct {
+	requests             prometheus.Counter
+	took, received, sent prometheus.Observer // nil for websockets: their length says nothing of the server
+}
+
+func (m *metrics) series(k seriesKey) *series {
+	m.mu.RLock()
+	s := m.known[k]
+	m.mu.RUnlock()
+	if s != nil {
+		return s
+	}
+	l := []string{k.handler, k.method, strconv.Itoa(k.status)}
+	s = &series{requests: m.requests.WithLabelValues(l...)}
+	if k.status != http.StatusSwitchingProtocols {
+		s.took, s.received, s.sent = m.took.WithLabelValues(l...), m.received.WithLabelValues(l...), m.sent.WithLabelValues(l...)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.known[k] = s
+	return s
 }
 
 func newMetrics(s *Server, host string) *metrics {
@@ -40,6 +74,7 @@ func newMetrics(s *Server, host string) *metrics {
 	}
 	sizes := prometheus.ExponentialBuckets(128, 4, 8)
 	m := &metrics{
+		known:    map[seriesKey]*series{},
 		registry: prometheus.NewRegistry(),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "http_in_flight_requests",
 			Help: "Requests being served, websockets among them.", ConstLabels: constant}),
@@ -72,14 +107,14 @@ func (m *metrics) handler() http.Handler {
 }
 
 func (m *metrics) observe(handler string, r *http.Request, status int, took time.Duration, size int) {
-	l := []string{handler, method(r.Method), strconv.Itoa(status)}
-	m.requests.WithLabelValues(l...).Inc()
-	if status == http.StatusSwitchingProtocols {
-		return // a websocket's length says nothing of the server
+	s := m.series(seriesKey{handler, method(r.Method), status})
+	s.requests.Inc()
+	if s.took == nil {
+		return
 	}
-	m.took.WithLabelValues(l...).Observe(took.Seconds())
-	m.received.WithLabelValues(l...).Observe(float64(max(r.ContentLength, 0)))
-	m.sent.WithLabelValues(l...).Observe(float64(max(size, 0)))
+	s.took.Observe(took.Seconds())
+	s.received.Observe(float64(max(r.ContentLength, 0)))
+	s.sent.Observe(float64(max(size, 0)))
 }
 
 // method keeps invented methods from making new series.

@@ -32,7 +32,7 @@ func (s *Server) createSession(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	sess := &a.Session
-	return reply{status: http.StatusCreated, metadata: api.CreateAnswer{
+	return reply{status: http.StatusCreated, metadata: &created{
 		ID: sess.ID, Region: sess.Region, Status: sess.Status(), Joinable: sess.Joinable,
 		URL: s.socketURL(c, sess.ID, "slave", a.Ticket), STUNServers: iceServers(a.ICEServers),
 		Perigee: detail(sess, r.Grant),

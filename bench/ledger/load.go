@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	crand "crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -117,39 +118,51 @@ type conn struct {
 	r       *bufio.Reader
 	head    string
 	request []byte
-	body    []byte
+	body    []byte // of the request, then of the answer
+	last    []byte // id of the last session
+	key     string // begins the keys of its creates
+	made    uint64
 }
 
-const callTimeout = 20 * time.Second
+const (
+	callTimeout = 60 * time.Second // a connection's round
+	maxAnswer   = 64 << 10         // bytes
+)
 
 func dial(ctx context.Context, address, token string) (*conn, error) {
 	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("dial gateway: %w", err)
 	}
+	if err := c.SetDeadline(time.Now().Add(callTimeout)); err != nil {
+		return nil, errors.Join(fmt.Errorf("set deadline: %w", err), c.Close())
+	}
 	head := "POST /1.0/sessions/ HTTP/1.1\r\nHost: " + address + "\r\nAuthorization: Macaroon root=" + token + "\r\nContent-Type: application/json\r\nContent-Length: "
-	return &conn{c: c, r: bufio.NewReaderSize(c, 4<<10), head: head}, nil
+	return &conn{c: c, r: bufio.NewReaderSize(c, 4<<10), head: head, key: crand.Text()}, nil
 }
 
 var errAnswer = errors.New("the gateway did not create the session")
 
-// create asks for a session, as the SDK does, for a user somewhere.
+// create asks for a session, as the SDK does, for a user somewhere, under an
+// idempotency key of its own.
 func (k *conn) create(rnd *rand.Rand) error {
 	at := Somewhere(rnd)
-	k.body = fmt.Appendf(k.body[:0], `{"app":%q,"joinable":false,"screen":{"width":1280,"height":720,"fps":60,"density":240},"extra_data":null,"perigee":{"location":{"latitude":%.4f,"longitude":%.4f}}}`,
-		App, at.Latitude, at.Longitude)
+	b := append(k.body[:0], `{"app":"`+App+`","joinable":false,"screen":{"width":1280,"height":720,"fps":60,"density":240},"extra_data":null,"perigee":{"location":{"latitude":`...)
+	b = strconv.AppendFloat(b, at.Latitude, 'f', 4, 64)
+	b = strconv.AppendFloat(append(b, `,"longitude":`...), at.Longitude, 'f', 4, 64)
+	k.made++
+	b = append(append(append(b, `},"idempotency_key":"`...), k.key...), '-')
+	b = strconv.AppendUint(b, k.made, 10)
+	k.body = append(b, `"}}`...)
 	k.request = append(strconv.AppendInt(append(k.request[:0], k.head...), int64(len(k.body)), 10), "\r\n\r\n"...)
 	k.request = append(k.request, k.body...)
-	if err := k.c.SetDeadline(time.Now().Add(callTimeout)); err != nil {
-		return fmt.Errorf("set deadline: %w", err)
-	}
 	if _, err := k.c.Write(k.request); err != nil {
 		return fmt.Errorf("ask gateway: %w", err)
 	}
 	return k.answer()
 }
 
-// answer reads one answer and wants 201.
+// answer reads one answer and wants 201 with a session that was not there before.
 func (k *conn) answer() error {
 	line, err := k.r.ReadSlice('\n')
 	if err != nil {
@@ -172,17 +185,19 @@ func (k *conn) answer() error {
 			}
 		}
 	}
-	if length < 0 {
-		return fmt.Errorf("%s without a length: %w", status, errAnswer)
+	if length < 0 || length > maxAnswer {
+		return fmt.Errorf("%s with a length of %d: %w", status, length, errAnswer)
 	}
-	if !created {
-		body := make([]byte, length)
-		_, err := io.ReadFull(k.r, body)
-		return errors.Join(fmt.Errorf("%s %s: %w", status, body, errAnswer), err)
-	}
-	if _, err := k.r.Discard(length); err != nil {
+	k.body = slices.Grow(k.body[:0], length)[:length]
+	if _, err := io.ReadFull(k.r, k.body); err != nil {
 		return fmt.Errorf("read answer's body: %w", err)
 	}
+	_, rest, _ := bytes.Cut(k.body, []byte(`"metadata":{"id":"`))
+	id, _, whole := bytes.Cut(rest, []byte(`"`))
+	if !created || !whole || len(id) == 0 || bytes.Equal(id, k.last) || !bytes.Contains(k.body, []byte(`"status":"created"`)) {
+		return fmt.Errorf("%s %s: %w", status, k.body, errAnswer)
+	}
+	k.last = append(k.last[:0], id...)
 	return nil
 }
 
