@@ -138,9 +138,7 @@ func (s *Server) place(need api.Need) (place.Choice, *pending, *refused) {
 // the view. Without why it does not say why it refuses.
 func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, why bool) (place.Choice, *pending, *refused) {
 	v := &s.view
-	q := &place.Query{Need: need, Policy: need.Policy, Learned: v.lore.nodes(v.root, networksOf(need), now), Waited: waited}
-	w := &watch{s: s, now: now}
-	op := place.Operator{DefaultRegion: s.cfg.DefaultRegion, Trunk: s.cfg.Trunk}
+	q, op, w := s.asked(need, now, waited)
 	if v.fleet == nil {
 		v.follow(v.root)
 	}
@@ -169,6 +167,13 @@ func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, w
 	}
 	v.take(p)
 	return choice, p, nil
+}
+
+// asked is what placement is asked. The caller holds the view.
+func (s *Server) asked(need api.Need, now time.Time, waited time.Duration) (*place.Query, place.Operator, *watch) {
+	v := &s.view
+	return &place.Query{Need: need, Policy: need.Policy, Learned: v.lore.nodes(v.root, networksOf(need), now), Waited: waited},
+		place.Operator{DefaultRegion: s.cfg.DefaultRegion, Trunk: s.cfg.Trunk}, &watch{s: s, now: now}
 }
 
 // refused is why nobody takes a session.

@@ -20,6 +20,9 @@ const (
 	// serveEvery is how often the queue is looked at although nothing changed:
 	// ceilings rise with the wait, and what nodes measure is in no entry.
 	serveEvery = 250 * time.Millisecond
+	// agedAfter is how long smaller sessions may pass a waiting one: then the node
+	// that is the first to have room for it is kept for it.
+	agedAfter = 15 * time.Second
 	// seenShare of the time that a client may be silent is how late the leader
 	// may hear of it from the replica that was asked.
 	seenShare = 6
@@ -104,6 +107,7 @@ func (s *Server) needOfWaiting(root *state.State, v *state.Session) (api.Need, b
 func (s *Server) serve(now time.Time) {
 	v, w := &s.view, &s.waiting
 	root := v.root
+	s.releaseGone(root)
 	if root.WaitingCount() == 0 || w.root == root && now.Sub(w.at) < serveEvery {
 		return
 	}
@@ -125,7 +129,8 @@ func (s *Server) serve(now time.Time) {
 		if tries++; tries > maxTries {
 			return
 		}
-		choice, held, _ := s.placeHere(need, now, s.now().Sub(waiter.CreatedAt), false)
+		waited := s.now().Sub(waiter.CreatedAt)
+		choice, held, _ := s.placeAged(waiter.ID, need, now, waited)
 		if held == nil {
 			if need.Policy == nil || need.Policy.MaxRoundTripMS == 0 {
 				full[kind] = true
@@ -142,6 +147,38 @@ func (s *Server) serve(now time.Time) {
 	}
 	if len(w.grants) > 0 {
 		w.kick()
+	}
+}
+
+// placeAged places one that waits. What is kept for it is free for it alone; one
+// that has waited long and finds no room has a node kept. The caller holds the
+// view.
+func (s *Server) placeAged(id api.SessionID, need api.Need, now time.Time, waited time.Duration) (place.Choice, *pending, *refused) {
+	f := s.view.fleet
+	if f == nil || waited < agedAfter {
+		return s.placeHere(need, now, waited, false)
+	}
+	last := f.Release(id)
+	choice, held, no := s.placeHere(need, now, waited, false)
+	if held == nil {
+		q, op, w := s.asked(need, now, waited)
+		if node, ok := f.Keep(id, last, q, op, w); ok && node != last {
+			s.cfg.Log.Info("node is kept for one that has waited long", "session", id, "node", node, "waited", waited)
+		}
+	}
+	return choice, held, no
+}
+
+// releaseGone lets go of what is kept for those who wait no more. The caller
+// holds the view.
+func (s *Server) releaseGone(root *state.State) {
+	if s.view.fleet == nil {
+		return
+	}
+	for id := range s.view.fleet.Kept {
+		if v, ok := root.Live(id); !ok || v.Wait == nil {
+			s.view.fleet.Release(id)
+		}
 	}
 }
 
@@ -202,6 +239,11 @@ func (s *Server) beginQueue() {
 	s.view.mu.Lock()
 	s.waiting.grants, s.waiting.root = nil, nil
 	clear(s.waiting.placing)
+	if f := s.view.fleet; f != nil {
+		for id := range f.Kept {
+			f.Release(id)
+		}
+	}
 	s.view.mu.Unlock()
 	s.waiting.mu.Lock()
 	defer s.waiting.mu.Unlock()

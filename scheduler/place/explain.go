@@ -173,6 +173,8 @@ func (s *search) detail(h *host, code api.RefusalCode) string {
 		return "it was not heard within its lease"
 	case api.RefusedDrain:
 		return "it takes no new sessions"
+	case api.RefusedKept:
+		return "its room is kept for one that has waited long"
 	case api.RefusedRegion:
 		if s.need.Region != "" && s.need.Region != h.region {
 			return "it is in region " + h.region + ", " + s.need.Region + " was asked for"

@@ -24,9 +24,10 @@ type Fleet struct {
 	room      *geo.Room
 	vectors   []geo.Vector
 	indexed   int
-	left      []geo.Vector // where hosts of the index were that left or moved since
-	adrift    *geo.Room    // hosts of unknown place, all as if at one
-	smallest  amounts      // the least of each part that anybody has asked for, about
+	left      []geo.Vector                 // where hosts of the index were that left or moved since
+	adrift    *geo.Room                    // hosts of unknown place, all as if at one
+	kept      map[api.SessionID]api.NodeID // the nodes whose room is left to one that waits
+	smallest  amounts                      // the least of each part that anybody has asked for, about
 	partMarks [amountsLen]uint64
 	// cheapest is the least cost factor that any node has had, in thousandths.
 	cheapest uint64
@@ -48,7 +49,7 @@ type host struct {
 	flags  hostFlags
 }
 
-type hostFlags struct{ gone, lost, drain bool }
+type hostFlags struct{ gone, lost, drain, kept bool }
 
 // pool is what one of a host's pools may carry, holds and is about to hold.
 type pool struct {
@@ -210,12 +211,16 @@ func (f *Fleet) put(h host) {
 			h.pools[k].held, h.pools[k].soon = old.pools[k].held, old.pools[k].soon
 		}
 		h.keep(old)
+		h.flags.kept = old.flags.kept
 		if geo.VectorOf(old.place) == geo.VectorOf(h.place) {
 			f.hosts[i] = h
 			f.mark(i)
 			return
 		}
 		f.remove(h.id)
+	}
+	for _, node := range f.kept {
+		h.flags.kept = h.flags.kept || node == h.id
 	}
 	i := int32(len(f.hosts))
 	f.hosts = append(f.hosts, h)
@@ -258,7 +263,7 @@ func (f *Fleet) Site(id api.NodeID) api.NodeID {
 func (f *Fleet) mark(i int32) {
 	h := &f.hosts[i]
 	var most uint64
-	if !h.flags.gone && !h.flags.lost && !h.flags.drain {
+	if !h.flags.gone && !h.flags.lost && !h.flags.drain && !h.flags.kept {
 		for k := range h.pools {
 			most = max(most, h.pools[k].free())
 		}

@@ -214,6 +214,59 @@ func TestHeldRoomIsNotGivenTwice(t *testing.T) {
 	}
 }
 
+// TestKeepLeavesRoomToOne keeps a node for a large session: smaller ones find none
+// there, it finds it, also when the node says something new or moves.
+func TestKeepLeavesRoomToOne(t *testing.T) {
+	r, f := newRoots(t), NewFleet()
+	n := api.Node{ID: "large", Boot: "b", Region: "eu", Location: at(50, 10, 0), Pools: []api.Capacity{{Pool: api.PoolCPU, Macroblocks: 4 * 216_000, Codecs: []api.Codec{api.H264}}}}
+	r.put(n)
+	tiny := n
+	tiny.ID, tiny.Pools = "tiny", []api.Capacity{{Pool: api.PoolCPU, Macroblocks: 216_000, Codecs: []api.Codec{api.H264}}}
+	r.put(tiny)
+	f.Sync(r.now)
+	q := func(fps int) *Query {
+		return &Query{Need: api.Need{Screen: hd(fps), Codecs: []api.Codec{api.H264}, Client: at(50, 10, 0)}}
+	}
+	c, ok := f.Place(q(60), Operator{}, everywhere{})
+	if !ok || c.Node != "large" || r.create(c) != nil {
+		t.Fatalf("the first went to %+v", c)
+	}
+	f.Sync(r.now)
+	if _, ok := f.Place(q(240), Operator{}, everywhere{}); ok {
+		t.Fatal("a session of a whole node was placed beside another")
+	}
+	if node, ok := f.Keep("s", "", q(240), Operator{}, everywhere{}); !ok || node != "large" {
+		t.Fatalf("kept is %q", node)
+	}
+	if _, ok := f.Keep("other", "", q(240), Operator{}, everywhere{}); ok {
+		t.Error("of two nodes two are kept")
+	}
+	for range 2 {
+		if c, ok := f.Place(q(60), Operator{}, everywhere{}); !ok || c.Node != "tiny" {
+			t.Errorf("a small one goes to %+v", c)
+		}
+		lines := f.Explain(q(60), Operator{}, everywhere{}, 8)
+		if last := lines[len(lines)-1]; last.Refusal == nil || last.Refusal.Code != api.RefusedKept {
+			t.Errorf("the kept node is explained by %+v", last)
+		}
+		n.Location = at(51, 11, 0) // it moves
+		r.put(n)
+		f.Sync(r.now)
+	}
+	if _, ok := f.Keep("s", "large", q(480), Operator{}, everywhere{}); ok {
+		t.Error("a node is kept for what is larger than it")
+	}
+	if node, ok := f.Keep("s", "large", q(240), Operator{}, everywhere{}); !ok || node != "large" {
+		t.Errorf("kept again is %q", node)
+	}
+	if node := f.Release("s"); node != "large" {
+		t.Errorf("released is %q", node)
+	}
+	if c, ok := f.Place(q(120), Operator{}, everywhere{}); !ok || c.Node != "large" {
+		t.Errorf("when nothing is kept, one goes to %+v", c)
+	}
+}
+
 // cities are where the benchmark's nodes and clients are: around 200 places.
 func cities(rnd *rand.Rand, n int) []api.Location {
 	out := make([]api.Location, n)

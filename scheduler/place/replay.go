@@ -38,6 +38,7 @@ func Replay(x api.Explanation, policy *api.PlacementPolicy, o Operator) Replayed
 		h := host{id: c.Node, region: c.Region, labels: c.Labels, place: c.Location}
 		if c.Refusal != nil {
 			h.flags.drain = c.Refusal.Code == api.RefusedDrain
+			h.flags.kept = c.Refusal.Code == api.RefusedKept
 			h.flags.lost = c.Refusal.Code == api.RefusedLost || c.Refusal.Code == api.RefusedHeadroom
 		}
 		for _, p := range c.Pools {

@@ -176,6 +176,8 @@ func (s *search) refuses(h *host) api.RefusalCode {
 		return api.RefusedRegion
 	case h.flags.drain:
 		return api.RefusedDrain
+	case h.flags.kept:
+		return api.RefusedKept
 	}
 	p := s.policy
 	if p == nil {
