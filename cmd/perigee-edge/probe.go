@@ -156,17 +156,18 @@ func newProbeEngine() *cobra.Command {
 func newProbeWatch() *cobra.Command {
 	var library string
 	var renders []string
-	var every time.Duration
+	var every, relist time.Duration
 	cmd := &cobra.Command{
 		Use: "watch", Short: "Read the graphics processors each second", Args: cobra.NoArgs, Hidden: true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			ctx, stop := terminable(cmd.Context())
 			defer stop()
-			return probe.Watch(ctx, os.Stdout, nvml.Open(library), &gpu.RenderMeter{Root: "/", Paths: renders}, every)
+			return probe.Watch(ctx, os.Stdout, nvml.Open(library), &gpu.RenderMeter{Root: "/", Paths: renders}, every, relist)
 		},
 	}
 	cmd.Flags().StringVar(&library, "nvml", "", "the driver's library (default: where the loader finds it)")
 	cmd.Flags().StringSliceVar(&renders, "render", nil, "render nodes of VA-API, in the order of their names")
 	cmd.Flags().DurationVar(&every, "every", time.Second, "time between two readings")
+	cmd.Flags().DurationVar(&relist, "relist", 10*time.Second, "time after which the devices are listed anew")
 	return cmd
 }

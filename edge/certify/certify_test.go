@@ -322,3 +322,32 @@ func TestPrint(t *testing.T) {
 		}
 	}
 }
+
+// Half a certificate judges no pool: the estimate goes on. A machine that is too
+// slow for anything has a pool without room, and a graphics processor that fails
+// takes nothing from the processors.
+func TestPoolsOfABrokenMeasurement(t *testing.T) {
+	inv := machine()
+	half := certificate(500_000)
+	half.State = api.CertificateInterrupted
+	half.Engines[2].State, half.Engines[3].State = api.EngineInterrupted, api.EngineInterrupted
+	if got := Pools(&half, inv, 0); len(got) != 1 || got[0].Macroblocks != gpu.CPUPool(2).Macroblocks || len(got[0].Factors) != 0 {
+		t.Errorf("half a certificate: %+v", got)
+	}
+	slow := certificate(0)
+	slow.State = api.CertificateNothing
+	for i := range slow.Engines {
+		slow.Engines[i].State = api.EngineSlow
+	}
+	if got := Pools(&slow, inv, 1<<40); len(got) != 1 || got[0].Pool != api.PoolCPU || got[0].Macroblocks != 0 || len(got[0].Codecs) != 0 {
+		t.Errorf("nothing certifies: %+v", got)
+	}
+	for _, s := range []api.EngineState{api.EngineHung, api.EngineCrashed, api.EngineFailed, api.EngineUnavailable} {
+		c, with := certificate(500_000), machine()
+		with.Devices = []gpu.Device{{Name: "Tesla T4", UUID: "GPU-a", Engines: 1, State: gpu.StateOK}}
+		c.Engines = append([]api.EngineCertificate{{Engine: "nvenc0", Pool: api.PoolNVENC, Device: "0", Codec: api.H264, State: s}}, c.Engines...)
+		if got := Pools(&c, with, 0); len(got) != 1 || got[0].Pool != api.PoolCPU || got[0].Macroblocks != 500_000 {
+			t.Errorf("a graphics processor that is %s: %+v", s, got)
+		}
+	}
+}

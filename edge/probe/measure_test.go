@@ -182,7 +182,7 @@ func TestWatchWritesALineEachTime(t *testing.T) {
 	d := &fakeDriver{}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- Watch(t.Context(), w, d, &gpu.RenderMeter{Paths: []string{"/nowhere"}}, time.Millisecond)
+		ended <- Watch(t.Context(), w, d, &gpu.RenderMeter{Paths: []string{"/nowhere"}}, time.Millisecond, time.Minute)
 	}()
 	in := json.NewDecoder(r)
 	for i := 1; i <= 5; i++ {

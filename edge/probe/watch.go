@@ -10,14 +10,11 @@ import (
 	"github.com/perigee-cloud/perigee/edge/gpu"
 )
 
-// relistEvery is how often the devices are listed anew: one that was lost may
-// have been put back.
-const relistEvery = 10 * time.Second
-
 // Watch writes what the driver's devices and the render nodes measure of
 // themselves, one line of JSON each time, until ctx ends or nobody reads. It
-// closes the driver.
-func Watch(ctx context.Context, w io.Writer, d gpu.Driver, renders *gpu.RenderMeter, every time.Duration) error {
+// closes the driver. The devices are listed anew in every relist: one that was
+// lost may have been put back.
+func Watch(ctx context.Context, w io.Writer, d gpu.Driver, renders *gpu.RenderMeter, every, relist time.Duration) error {
 	defer d.Close()
 	out := json.NewEncoder(w)
 	tick := time.NewTicker(every)
@@ -26,7 +23,7 @@ func Watch(ctx context.Context, w io.Writer, d gpu.Driver, renders *gpu.RenderMe
 	var listed time.Time
 	for {
 		now := time.Now()
-		if now.Sub(listed) >= relistEvery || listed.IsZero() {
+		if now.Sub(listed) >= relist || listed.IsZero() {
 			s.Devices, s.State, s.Detail = d.Devices(ctx)
 			listed = now
 		}
