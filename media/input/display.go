@@ -39,7 +39,8 @@ func (c *setupConn) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// connect opens a display (":7" or the path of its socket) and its XTest.
+// connect opens a display (":7" or the path of its socket) and its XTest. The
+// socket still has the deadline of the setup.
 func connect(ctx context.Context, display, authority string) (*xgb.Conn, net.Conn, error) {
 	fail := func(err error) (*xgb.Conn, net.Conn, error) {
 		return nil, nil, fmt.Errorf("open X display %s for input: %w", display, err)
@@ -66,10 +67,6 @@ func connect(ctx context.Context, display, authority string) (*xgb.Conn, net.Con
 	if err := xtest.Init(x); err != nil {
 		x.Close()
 		return fail(fmt.Errorf("extension XTEST: %w", err))
-	}
-	if err := c.SetReadDeadline(time.Time{}); err != nil {
-		x.Close()
-		return fail(err)
 	}
 	return x, c, nil
 }

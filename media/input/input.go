@@ -1,15 +1,17 @@
 // Package input puts a viewer's input into an X display through XTest: the
-// wire contract's pointer, wheel, key and touch messages. It is pure Go.
+// wire contract's pointer, wheel, key, text and touch messages. It is pure Go.
 package input
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/jezek/xgb"
 	"github.com/jezek/xgb/xproto"
@@ -65,7 +67,11 @@ type Injector struct {
 	buttons       map[byte]bool // held, by X button
 	touching      bool          // a touch drives the pointer
 	touch         int           // its id
+	spare         *spare        // keys for text
 }
+
+// errNoSpare says that every key of the keyboard has a symbol.
+var errNoSpare = errors.New("the keyboard has no key to spare")
 
 // Open connects to the display. The caller ends it with Close.
 func Open(ctx context.Context, cfg Config) (*Injector, error) {
@@ -73,7 +79,15 @@ func Open(ctx context.Context, cfg Config) (*Injector, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := &Injector{x: x, conn: c, root: xproto.Setup(x).DefaultScreen(x).Root, log: cfg.Log, done: make(chan struct{}), width: cfg.Width, height: cfg.Height,
+	spare, err := newSpare(x)
+	if err == nil {
+		err = c.SetReadDeadline(time.Time{})
+	}
+	if err != nil {
+		_ = c.Close()
+		return nil, fmt.Errorf("open X display %s for input: %w", cfg.Display, err)
+	}
+	i := &Injector{x: x, spare: spare, conn: c, root: xproto.Setup(x).DefaultScreen(x).Root, log: cfg.Log, done: make(chan struct{}), width: cfg.Width, height: cfg.Height,
 		keys: map[byte]bool{}, buttons: map[byte]bool{}}
 	go i.drain()
 	return i, nil
@@ -126,16 +140,19 @@ type message struct {
 // says that the message's data is malformed.
 func (i *Injector) Handle(typ string, data []byte) (bool, error) {
 	switch typ {
-	case typeMove, typeButton, typeWheel, typeKey, typeTouchStart, typeTouchMove, typeTouchEnd:
+	case typeMove, typeButton, typeWheel, typeKey, typeTouchStart, typeTouchMove, typeTouchEnd, typeText:
 	default:
 		return false, nil
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if typ == typeText {
+		return i.ime(data)
 	}
 	var m message
 	if err := json.Unmarshal(data, &m); err != nil {
 		return false, api.Invalidf(typ, "%v", err)
 	}
-	i.mu.Lock()
-	defer i.mu.Unlock()
 	switch typ {
 	case typeMove:
 		return i.move(m), nil

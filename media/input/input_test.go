@@ -38,6 +38,8 @@ type screen struct {
 	eye    *xgb.Conn
 	root   xproto.Window
 	server *os.Process
+	// display is its name.
+	display string
 }
 
 func newScreen(t *testing.T) *screen {
@@ -54,7 +56,10 @@ func newScreen(t *testing.T) *screen {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	return &screen{t: t, i: i, eye: eye, root: xproto.Setup(eye).DefaultScreen(eye).Root, server: server.Process}
+	if err := c.SetReadDeadline(time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	return &screen{t: t, i: i, eye: eye, root: xproto.Setup(eye).DefaultScreen(eye).Root, server: server.Process, display: display}
 }
 
 // do handles a message and says whether it was an input.

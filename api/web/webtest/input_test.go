@@ -69,6 +69,7 @@ func TestInput(t *testing.T) {
 		{"a button held beside the page is let go", inputHeld},
 		{"wheel", inputWheel},
 		{"touch", inputTouch},
+		{"text", inputText},
 		{"pointer lock", inputLock},
 	} {
 		t.Run(test.name, func(t *testing.T) { test.run(t, g, p) })
@@ -214,3 +215,43 @@ func on(code float64) data  { return data{"code": code, "pressed": true} }
 func off(code float64) data { return data{"code": code, "pressed": false} }
 
 func button(n float64, pressed bool) data { return data{"button": n, "pressed": pressed} }
+
+// inputText writes as an input method, a foreign keyboard and an on-screen
+// keyboard do: what is being composed is not sent, what comes of it is, once.
+func inputText(t *testing.T, g *gateway, p *tab) {
+	eval[chromedp.Void](p, "document.getElementById('type').click()")
+	p.until("perigee.typing && document.activeElement.tagName === 'TEXTAREA'")
+	g.clear()
+	for _, part := range []string{"n", "に", "にほ"} {
+		call(p, input.ImeSetComposition, input.ImeSetCompositionParams{Text: part, SelectionStart: 1, SelectionEnd: 1})
+	}
+	call(p, input.InsertText, input.InsertTextParams{Text: "日本"})
+	call(p, input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: "keyDown", Code: "Semicolon", Key: "ö", Text: "ö"})
+	release(p, "Semicolon", "ö")
+	call(p, input.InsertText, input.InsertTextParams{Text: "ok 😀"})
+	text := func(s string) data { return data{"type": 1.0, "data": data{"text": s}} }
+	expect(t, g, "input::ime-event", text("日本"), text("ö"), text("ok 😀"))
+
+	// Keys that make no text go as ever; a click does not end the writing.
+	call(p, input.DispatchKeyEvent, input.DispatchKeyEventParams{Type: "rawKeyDown", Code: "Backspace", Key: "Backspace", WindowsVirtualKeyCode: 8})
+	release(p, "Backspace", "Backspace")
+	press(p, "ArrowLeft", "ArrowLeft", 0)
+	release(p, "ArrowLeft", "ArrowLeft")
+	mouse(p, "mousePressed", 400, 400, "left", 1)
+	mouse(p, "mouseReleased", 400, 400, "left", 0)
+	expect(t, g, "input::key", on(42), off(42), on(80), off(80))
+	p.until("document.activeElement.tagName === 'TEXTAREA'")
+	// An on-screen keyboard tells a deletion, not a key.
+	eval[chromedp.Void](p, `document.activeElement.dispatchEvent(new InputEvent("beforeinput", {inputType: "deleteContentBackward", cancelable: true, bubbles: true}))`)
+	expect(t, g, "input::key", on(42), off(42))
+
+	eval[chromedp.Void](p, "document.getElementById('type').click()")
+	p.until("!perigee.typing && document.activeElement.id === 'surface'")
+	press(p, "KeyW", "w", 0)
+	release(p, "KeyW", "w")
+	expect(t, g, "input::key", on(26), off(26))
+	if m := g.messages("input::ime-event"); len(m) > 0 {
+		t.Errorf("text is still sent: %v", m)
+	}
+	g.clear()
+}

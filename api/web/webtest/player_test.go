@@ -270,7 +270,7 @@ func keyboardOnly(t *testing.T, g *gateway, p *tab) {
 	press(p, "AltLeft", "Alt", 3)
 	press(p, "ShiftLeft", "Shift", 11)
 	p.until("document.activeElement.id === 'full'")
-	for _, want := range []string{"lock", "mute", "stats", "share", "leave"} {
+	for _, want := range []string{"lock", "type", "mute", "stats", "share", "leave"} {
 		p.do(chromedp.KeyEvent("\u0303")) // right arrow
 		if got := eval[string](p, "document.activeElement.id"); got != want {
 			t.Fatalf("the right arrow went to %q, want %q", got, want)

@@ -181,6 +181,7 @@ class Player {
         onStats: (s) => this.stage.stats(s),
         onSoundBlocked: () => this.stage.soundBlocked(),
         onPointerLock: (locked) => this.stage.locked(locked),
+        onTyping: (on) => this.stage.typing(on),
         onRelease: () => this.stage.released(),
       });
     } catch (e) {

@@ -24,6 +24,7 @@ export class Stage {
   constructor(private onLeave: () => void) {
     this.on("full", () => this.toggleFull());
     this.on("lock", () => void this.toggleLock());
+    this.on("type", () => this.toggleType());
     this.on("mute", () => this.toggleMute());
     this.on("stats", () => this.toggleStats());
     this.on("share", () => this.sharing.toggle());
@@ -63,7 +64,7 @@ export class Stage {
     window.clearTimeout(this.timer);
     window.clearTimeout(this.hintTimer);
     for (const id of ["hint", "sound", "numbers"]) byId(id).hidden = true;
-    for (const id of ["lock", "stats"]) this.press(id, false);
+    for (const id of ["lock", "type", "stats"]) this.press(id, false);
     if (document.fullscreenElement) void document.exitFullscreen().catch(() => undefined); // already out
   }
 
@@ -139,6 +140,15 @@ export class Stage {
     if (!this.stream) return;
     if (this.stream.pointerLocked) this.stream.exitPointerLock();
     else await this.stream.requestPointerLock().catch((e: Error) => say(e.message));
+  }
+
+  private toggleType(): void {
+    if (this.stream) this.stream.typing = !this.stream.typing;
+  }
+
+  typing(on: boolean): void {
+    this.press("type", on);
+    say(on ? "Text goes to the application as you write it, with your keyboard's own letters." : "Keys go to the application as they are.");
   }
 
   private toggleMute(): void {

@@ -6,6 +6,7 @@ import { Peer } from "./peer";
 import { Pointer } from "./pointer";
 import { fresh } from "./probe";
 import { Meter } from "./stats";
+import { TextEntry } from "./text";
 import { Ended, PerigeeOptions, QueuePlace, SessionInfo, ShareInfo, ShareOptions, State, Stats, StreamError, Viewers } from "./types";
 
 const signalingTimeout = 5 * 60_000; // an instance may boot for this long
@@ -36,6 +37,7 @@ export class PerigeeStream {
   private latency: LatencyMeter | null = null;
   private keyboard: Keyboard | null = null;
   private pointer: Pointer | null = null;
+  private text: TextEntry | null = null;
   private abort = new AbortController();
   private timer = 0;
   private statsTimer = 0;
@@ -195,6 +197,7 @@ export class PerigeeStream {
       this.exitPointerLock();
       this.options.onRelease?.();
     });
+    this.text = new TextEntry(this.surface, send, (on) => this.options.onTyping?.(on));
     this.pointer = new Pointer(this.surface, this.video, send, (locked) => this.options.onPointerLock?.(locked));
   }
 
@@ -261,7 +264,8 @@ export class PerigeeStream {
   private releaseInput(): void {
     this.keyboard?.dispose();
     this.pointer?.dispose();
-    this.keyboard = this.pointer = null;
+    this.text?.dispose();
+    this.keyboard = this.pointer = this.text = null;
   }
 
   private to(state: State): void {
@@ -309,6 +313,13 @@ export class PerigeeStream {
   }
 
   get peerConnection(): RTCPeerConnection | null { return this.peer?.pc ?? null; }
+
+  /**
+   * Whether text is taken instead of keys: input methods, dead keys and on-screen
+   * keyboards work then. Set it in a gesture of the user, or no keyboard shows.
+   */
+  get typing(): boolean { return this.text?.on ?? false; }
+  set typing(on: boolean) { this.text?.set(on); }
 
   get muted(): boolean { return this.audio.muted; }
   set muted(m: boolean) { this.audio.muted = m; }

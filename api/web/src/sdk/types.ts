@@ -201,6 +201,8 @@ export interface PerigeeOptions {
   /** The browser wants a gesture before it plays sound: call resumeSound() in one. */
   onSoundBlocked?: () => void;
   onPointerLock?: (locked: boolean) => void;
+  /** Text is taken instead of keys, or not any more. */
+  onTyping?: (on: boolean) => void;
   /** Ctrl+Alt+Shift was pressed: the keyboard belongs to the page again. */
   onRelease?: () => void;
 }
