@@ -24,6 +24,7 @@ type options struct {
 	tone  bool
 	still bool
 	rects bool
+	noise bool
 	echo  string
 	data  string
 }
@@ -34,6 +35,7 @@ func main() {
 	flag.BoolVar(&o.tone, "tone", false, "play 440 Hz through pacat (package pulseaudio-utils)")
 	flag.BoolVar(&o.still, "still", false, "paint one picture and then no more, whatever is pressed")
 	flag.BoolVar(&o.rects, "rects", false, "move rectangles over the whole picture")
+	flag.BoolVar(&o.noise, "noise", false, "fill the picture with noise that no motion explains: as much as any bitrate carries")
 	flag.StringVar(&o.echo, "echo", "", "echo the user data channel of this `name`")
 	flag.StringVar(&o.data, "data", "/run/perigee/data", "`folder` of the data channels' sockets")
 	flag.Parse()
@@ -56,8 +58,8 @@ func check(o options) error {
 		return fmt.Errorf("unknown argument %q: only flags are taken, see -help", flag.Arg(0))
 	case !(o.fps >= 1 && o.fps <= 240):
 		return fmt.Errorf("-fps must be 1 to 240, got %v", o.fps)
-	case o.still && o.rects:
-		return errors.New("-still and -rects exclude each other")
+	case o.still && (o.rects || o.noise) || o.rects && o.noise:
+		return errors.New("-still, -rects and -noise exclude each other")
 	}
 	return nil
 }
@@ -86,7 +88,7 @@ func run(ctx context.Context, o options) error {
 func show(ctx context.Context, w *window, o options) error {
 	events := make(chan xgb.Event, 64)
 	go readEvents(ctx, w.c, events)
-	p := &painter{w: w, rects: o.rects}
+	p := &painter{w: w, rects: o.rects, noise: o.noise}
 	s := State{Width: uint16(w.width)}
 	paint := func() {
 		s.Clock = uint32(time.Now().UnixMilli())

@@ -7,6 +7,7 @@ import "github.com/jezek/xgb/xproto"
 type painter struct {
 	w     *window
 	rects bool // rectangles over the whole picture, to give an encoder work
+	noise bool // a carpet of grey grains, elsewhere in every picture
 	frame int
 }
 
@@ -23,10 +24,13 @@ func (p *painter) paint(s State) {
 	if p.rects {
 		p.moving(top)
 	}
+	if p.noise {
+		p.w.carpet(p.frame, top)
+	}
 	p.ball(top)
 	p.block(s.Counter)
 	p.cells(s)
-	if p.rects || p.frame == 1 {
+	if p.rects || p.noise || p.frame == 1 {
 		top = p.w.height
 	}
 	p.w.show(top)

@@ -23,6 +23,7 @@ type window struct {
 	id     xproto.Window
 	back   xproto.Pixmap // painted first, then shown by one copy: no half pictures
 	gc     xproto.Gcontext
+	grains xproto.Pixmap // see carpet; 0 = not made yet
 	width  int
 	height int
 }
@@ -89,6 +90,10 @@ func (w *window) resize(width, height int) error {
 	}
 	if w.width != 0 {
 		xproto.FreePixmap(w.c, w.back)
+		if w.grains != 0 {
+			xproto.FreePixmap(w.c, w.grains)
+			w.grains = 0
+		}
 		xproto.ConfigureWindow(w.c, w.id, xproto.ConfigWindowWidth|xproto.ConfigWindowHeight, []uint32{uint32(width), uint32(height)})
 	}
 	var err error
