@@ -38,6 +38,8 @@ func measurements() []measurement {
 		{"instances_leaks", instanceLeaks},
 		{"instances_daemon_restart", daemonRestart},
 		{"picture_codecs", pictureCodecs},
+		{"picture_link", pictureLink},
+		{"picture_loss", pictureLoss},
 		{"scheduler_placement", schedulerPlacement},
 		{"encoders_probe", encodersProbe},
 		{"encoders_certificate", encodersCertificate},

@@ -5,9 +5,11 @@ import "github.com/perigee-cloud/perigee/api"
 // Limits are the lowest and highest bitrate of a picture size, in kb/s.
 type Limits struct{ MinKbps, MaxKbps int }
 
-// BitrateLimits gives the bitrates between which a picture is streamed: those
-// that the schedulers count of the node's way out.
+// BitrateLimits gives the bitrates between which a picture is streamed. The
+// highest is what the schedulers count of the node's way out. The lowest is the
+// same for all sizes: on a way that carries less than a size wants, fewer pictures
+// are sent.
 func BitrateLimits(s api.Screen) Limits {
-	least, most := api.Bitrates(s)
-	return Limits{MinKbps: least, MaxKbps: most}
+	_, most := api.Bitrates(s)
+	return Limits{MinKbps: api.MinKbps, MaxKbps: most}
 }

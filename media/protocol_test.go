@@ -120,11 +120,11 @@ type rw struct {
 
 func TestBitrateLimits(t *testing.T) {
 	hd := BitrateLimits(api.Screen{Width: 1280, Height: 720, FPS: 60})
-	if hd != (Limits{1500, 5000}) {
+	if hd != (Limits{api.MinKbps, 5000}) {
 		t.Errorf("720p60: %+v", hd)
 	}
 	for _, s := range []api.Screen{{Width: 16, Height: 16, FPS: 1}, {Width: 3840, Height: 2160, FPS: 240}} {
-		if l := BitrateLimits(s); l.MinKbps < 200 || l.MaxKbps > 30_000 || l.MinKbps > l.MaxKbps {
+		if l := BitrateLimits(s); l.MinKbps < 100 || l.MaxKbps > 30_000 || l.MinKbps > l.MaxKbps {
 			t.Errorf("%v: %+v", s, l)
 		}
 	}

@@ -305,7 +305,7 @@ func (s *session) resize(size api.Screen) {
 	s.screen = size
 	for _, v := range s.viewers {
 		if v.peer != nil {
-			v.peer.SetLimits(media.BitrateLimits(size))
+			v.peer.SetLimits(s.limits())
 		}
 	}
 	if i := s.live.input.Load(); i != nil {
@@ -331,7 +331,7 @@ func (s *session) configure() {
 	if err != nil {
 		s.log.Warn("no engine has room for the stream's new shape: it stays where it is", "error", err)
 	}
-	limits := media.BitrateLimits(s.screen)
+	limits := s.limits()
 	kbps := s.kbps
 	if kbps == 0 {
 		kbps = int(float64(limits.MaxKbps) * defaultPreroll)
@@ -341,6 +341,15 @@ func (s *session) configure() {
 		Video: !s.blind, Audio: s.instance.Pulse != "", Codec: codec, Pool: grant.Pool, Device: grant.Device, Screen: s.screen, Preset: s.spec.Preset,
 		BitrateKbps: max(min(kbps, limits.MaxKbps), limits.MinKbps),
 	})
+}
+
+// limits are the bitrates between which the picture is streamed.
+func (s *session) limits() media.Limits {
+	l := media.BitrateLimits(s.screen)
+	if most := s.spec.App.Video.MaxKbps; most > 0 {
+		l.MaxKbps = most
+	}
+	return l
 }
 
 // fail says that the stream cannot go on; the daemon then ends the session.
@@ -355,7 +364,7 @@ func (s *session) state() local.StreamState {
 	e, at := s.enc.last(), s.ladder.current()
 	st := local.StreamState{
 		PID: os.Getpid(), Encoding: e.Ready && !s.enc.isPaused(), Drawn: e.Drawn > 0, Codec: s.codec, Pool: at.Pool, Engine: at.Engine,
-		Screen: s.screen, Failed: s.failed, Latency: s.latency, Connected: s.count() > 0, SentBytes: s.sent,
+		Screen: s.screen, Failed: s.failed, Latency: s.latency, Connected: s.count() > 0, SentBytes: s.sent, Kbps: s.kbps,
 	}
 	if v := s.current; v != nil {
 		st.Viewer = v.number

@@ -10,7 +10,6 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/local"
-	"github.com/perigee-cloud/perigee/media"
 	"github.com/perigee-cloud/perigee/media/rtc"
 )
 
@@ -276,7 +275,7 @@ func (s *session) connect(v *viewer, set rtc.Settings) error {
 	}
 	p, err := s.transport.NewPeer(rtc.PeerConfig{
 		Codecs: s.codecs(v, rtc.Preference(set.Video.PreferredDecoderCodecs, s.ladder.there(s.spec.Codecs))), Video: set.EnableVideo, Audio: set.EnableSpeaker,
-		Limits: media.BitrateLimits(s.screen), ICEServers: s.spec.ICEServers, Log: s.log,
+		Limits: s.limits(), ICEServers: s.spec.ICEServers, Log: s.log,
 		Events: rtc.Events{
 			Signal:   func(f []byte) { s.post(own(func() { s.answer(v, f) })) },
 			State:    func(st rtc.State) { s.post(own(func() { s.peerState(v, st) })) },

@@ -34,6 +34,7 @@ var payloads = []payload{
 const (
 	videoClock = 90_000
 	audioPT    = 111
+	parityPT   = 118
 	audioFmtp  = "minptime=10;useinbandfec=1;stereo=1;sprop-stereo=1"
 )
 
@@ -91,6 +92,11 @@ func mediaEngine(order []api.Codec) (*webrtc.MediaEngine, error) {
 			MimeType: webrtc.MimeTypeRTX, ClockRate: videoClock, SDPFmtpLine: fmt.Sprintf("apt=%d", p.pt)}); err != nil {
 			return nil, err
 		}
+	}
+	// Parity packets: browsers decode this one (our test with a real one shows it).
+	if err := register(parityPT, webrtc.RTPCodecTypeVideo, webrtc.RTPCodecCapability{
+		MimeType: webrtc.MimeTypeFlexFEC03, ClockRate: videoClock, SDPFmtpLine: "repair-window=10000000"}); err != nil {
+		return nil, err
 	}
 	if err := register(audioPT, webrtc.RTPCodecTypeAudio, webrtc.RTPCodecCapability{
 		MimeType: webrtc.MimeTypeOpus, ClockRate: 48000, Channels: 2, SDPFmtpLine: audioFmtp,

@@ -21,55 +21,87 @@ type arrival struct {
 //
 // What counts is the standing queue: the least delay of a whole feedback over
 // the least of the last seconds. Jitter of a busy receiver delays some packets
-// of a feedback, a queue delays all. While there is a queue of ours, what
-// arrives is what the way carries. A still picture never lowers the rate.
+// of a feedback, a queue delays all, or each more than the one before. While
+// there is a queue of ours, what arrives is what the way carries. A still picture
+// never lowers the rate.
+//
+// Room is found by trains: packets of a picture leave at once and arrive as far
+// apart as the way needs, so that a way that is wide again shows in the very
+// pictures that are sent. Trains that promised what a queue then denied are not
+// believed for a while (some ways deliver in bursts).
 type congestion struct {
 	limits media.Limits
 	target float64 // kb/s
 
-	base      [baseBuckets]time.Duration // least delay by second
-	baseAt    int64                      // second of the newest bucket
-	queued    int                        // feedbacks in a row with a queue
-	before    [3]time.Duration           // queues of the last feedbacks, oldest first
-	changed   time.Duration              // of the last decrease
-	ceiling   float64                    // kb/s that last proved too much; 0 = none
-	increased time.Duration              // of the last increase considered
+	base    [baseBuckets]time.Duration // least delay by second
+	baseAt  int64                      // second of the newest bucket
+	queued  int                        // feedbacks in a row with a queue
+	before  time.Duration              // queue of the last feedback
+	changed time.Duration              // of the last decrease
+	ceiling float64                    // kb/s that last proved too much; 0 = none
+	raised  time.Duration              // of the last increase considered
+	leapt   time.Duration              // when trains last made it grow
+	promise float64                    // kb/s that they said then
+	from    float64                    // kb/s that it grew from
+	doubt   time.Duration              // until then trains are not believed
+	doubted time.Duration              // for how long they were last not
 
 	arrivals rateWindow
 	sent     rateWindow
 	lost     lossWindow
+	losses   lossWindow // over a longer time
+	trains   trains
 	heard    time.Duration // last feedback
 	hears    bool
-	capKbps  float64 // the viewer's own estimate (REMB); 0 = none
+	capKbps  float64       // the viewer's own estimate (REMB); 0 = none
+	trip     time.Duration // least round trip of late, with the viewer's own wait
 }
 
 const (
 	baseBuckets   = 10
+	queueCalm     = 8 * time.Millisecond
 	queueLimit    = 40 * time.Millisecond
+	cutGrown      = 30 * time.Millisecond
+	cutShare      = 0.6
+	drainBlur     = 2 * time.Millisecond
 	queueBad      = 150 * time.Millisecond // one feedback is enough
 	rateSpan      = 500 * time.Millisecond
 	arrivalSpan   = 250 * time.Millisecond
+	lossesSpan    = 3 * time.Second
 	lossSpan      = 500 * time.Millisecond
 	holdAfter     = 300 * time.Millisecond // between two decreases
-	calmAfter     = time.Second            // before increases
+	calmAfter     = time.Second            // before increases, where trains say nothing
+	leapAfter     = 400 * time.Millisecond // and where they say that there is room
 	silence       = time.Second            // without feedback while sending
 	backOff       = 0.85
 	mostDrain     = 0.35
 	startFraction = 0.7
 	lossBad       = 0.10
-	lossFine      = 0.02
+	lossFine      = 0.07
 	probeFast     = 0.50 // growth a second where no ceiling is known
 	probeSlow     = 0.08 // near the ceiling
+	probeLeap     = 2.5  // where trains say that there is room
+	leapRoom      = 1.25 // so much of it
+	leapShare     = 0.92 // of what trains say is the most that they make it grow to
+	brim          = 0.96
+	trimEvery     = 250 * time.Millisecond
+	trimmed       = 0.97
 	nearCeiling   = 0.9
 	pastCeiling   = 1.1
 	oursFraction  = 0.4
 	usedFraction  = 1 / 1.5
+	doubtFirst    = 10 * time.Second
+	doubtMost     = 2 * time.Minute
+	doubtAfter    = 2 * time.Second // a queue so soon after a leap may be the leap's
+	lie           = 1.5             // and is when trains promised so much more than what arrives,
+	neverMore     = 0.7             // which is about what was sent before; less is a way that was cut
 )
 
 func newCongestion(limits media.Limits, now time.Duration) *congestion {
 	c := &congestion{
-		target: max(float64(limits.MaxKbps)*startFraction, float64(limits.MinKbps)), heard: now, increased: now, changed: now - time.Hour,
-		arrivals: rateWindow{span: arrivalSpan}, sent: rateWindow{span: rateSpan}, lost: lossWindow{span: lossSpan},
+		target: max(float64(limits.MaxKbps)*startFraction, float64(limits.MinKbps)), heard: now, raised: now, changed: now - time.Hour,
+		leapt: now - time.Hour, doubt: now, doubted: doubtFirst / 2,
+		arrivals: rateWindow{span: arrivalSpan}, sent: rateWindow{span: rateSpan}, lost: lossWindow{span: lossSpan}, losses: lossWindow{span: lossesSpan},
 	}
 	c.setLimits(limits)
 	for i := range c.base {
@@ -101,44 +133,99 @@ func (c *congestion) remb(kbps float64) {
 	c.clamp()
 }
 
-// feedback takes one report of the viewer, oldest packet first.
-func (c *congestion) feedback(now time.Duration, list []arrival) {
-	least := time.Duration(math.MaxInt64)
-	for _, a := range list {
-		c.lost.add(now, a.received)
-		if !a.received {
-			continue
-		}
-		c.arrivals.add(a.at, a.size)
-		least = min(least, a.at-a.sent)
-	}
+// summary is what one feedback says of the way.
+type summary struct {
+	least, last time.Duration // delay of the fastest packet, and least of the last few
+	kbps        float64       // arrival rate within it; 0: too short to say
+}
+
+const (
+	lastFew     = 4
+	reportLeast = 25 * time.Millisecond // that a rate must span
+)
+
+// feedback takes one report of the viewer, oldest packet first. It tells whether
+// the target was lowered.
+func (c *congestion) feedback(now time.Duration, list []arrival) bool {
+	r, ok := c.read(now, list)
 	c.heard, c.hears = now, true
-	if least == math.MaxInt64 {
-		return
+	if !ok {
+		return false
 	}
-	queue := c.queue(now, least)
-	switch {
-	case queue > queueLimit:
+	least := c.floor(now, r.least)
+	queue := r.least - least
+	grown := r.last - least
+	if queue > queueLimit {
 		c.queued++
-	default:
+	} else {
 		c.queued = 0
 	}
 	// A queue that shrinks needs no second decrease, only time.
-	shrinks := queue < c.before[0]
-	c.before = [3]time.Duration{c.before[1], c.before[2], queue}
-	full := c.queued >= 2 || queue > queueBad
+	shrinks := queue < c.before || queue <= c.before+drainBlur && now-c.changed < calmAfter
+	c.before = queue
+	// A cut shows within one feedback: each packet is later than the one before,
+	// and fewer arrive than are sent.
+	cut := grown > cutGrown && grown-queue > cutGrown/2 && r.kbps > 0 && r.kbps < c.sent.rate(now)*cutShare
+	full := c.queued >= 2 || queue > queueBad || cut
 	// Who sends little did not fill the way; others did.
 	ours := c.sent.rate(now) >= c.target*oursFraction
-	if full && ours && !shrinks && now-c.changed >= holdAfter {
-		// What arrives is what the way carries. Stay below that, to be rid of the
-		// queue in half a second or so.
-		carries := c.arrivals.kbps()
-		c.lower(now, carries, carries*(backOff-min(queue.Seconds(), mostDrain)))
+	if !full || !ours || shrinks || now-c.changed < holdAfter {
+		return false
 	}
+	// What arrives is what the way carries. Stay below that, to be rid of the
+	// queue in half a second or so.
+	carries := c.arrivals.kbps()
+	if r.kbps > 0 {
+		carries = min(carries, r.kbps)
+	}
+	if now-c.leapt < doubtAfter && c.promise > carries*lie && carries > c.from*neverMore {
+		c.doubted = min(2*c.doubted, doubtMost)
+		c.doubt = now + c.doubted
+	}
+	was := c.target
+	c.lower(now, carries, carries*(backOff-min(max(queue, grown).Seconds(), mostDrain)))
+	return c.target < was
 }
 
-// queue gives the standing queue and remembers the delay.
-func (c *congestion) queue(now, delay time.Duration) time.Duration {
+// read takes a feedback's packets into the windows.
+func (c *congestion) read(now time.Duration, list []arrival) (r summary, ok bool) {
+	r.least, r.last = math.MaxInt64, math.MaxInt64
+	var first, last time.Duration
+	var got, bytes int
+	for i, a := range list {
+		c.lost.add(now, a.received)
+		c.losses.add(now, a.received)
+		if !a.received {
+			c.trains.drop()
+			continue
+		}
+		c.arrivals.add(a.at, a.size)
+		c.trains.add(now, a)
+		r.least = min(r.least, a.at-a.sent)
+		if i >= len(list)-lastFew {
+			r.last = min(r.last, a.at-a.sent)
+		}
+		if got == 0 {
+			first = a.at
+		} else {
+			bytes += a.size
+		}
+		got, last = got+1, a.at
+	}
+	if got == 0 {
+		return r, false
+	}
+	if r.last == math.MaxInt64 {
+		r.last = r.least
+	}
+	if got > lastFew && last-first >= reportLeast {
+		r.kbps = float64(bytes) * 8 / 1000 / (last - first).Seconds()
+	}
+	return r, true
+}
+
+// floor remembers a delay and gives the least of the last seconds.
+func (c *congestion) floor(now, delay time.Duration) time.Duration {
 	second := int64(now / time.Second)
 	for s := max(c.baseAt+1, second-baseBuckets+1); s <= second; s++ {
 		c.base[s%baseBuckets] = math.MaxInt64
@@ -150,144 +237,99 @@ func (c *congestion) queue(now, delay time.Duration) time.Duration {
 	for _, v := range c.base {
 		least = min(least, v)
 	}
-	return delay - least
+	return least
 }
 
 func (c *congestion) lower(now time.Duration, ceiling, to float64) {
 	c.ceiling = ceiling
 	c.target = min(c.target, to)
-	c.changed, c.increased = now, now
+	c.changed, c.raised = now, now
 	c.lost = lossWindow{span: lossSpan} // what was lost before tells nothing of the new rate
+	c.trains.forget()
 	c.clamp()
 }
 
 // tick is called some times a second; it gives the target in kb/s.
 func (c *congestion) tick(now time.Duration) int {
 	loss, enough := c.lost.share(now)
+	room, known := c.trains.kbps(now)
+	leap := known && now >= c.doubt && room > c.target*leapRoom
 	switch {
 	case enough && loss > lossBad && c.queued == 0 && now-c.changed >= holdAfter:
 		c.lower(now, c.target, c.target*(1-loss/2))
 	case c.hears && now-c.heard > silence && c.sent.total(now) > 0 && now-c.changed >= silence:
 		c.lower(now, c.target, c.target/2)
-	case now-c.changed >= calmAfter && c.queued == 0 && (!enough || loss < lossFine):
-		c.raise(now)
+	case c.before > c.brimming():
+		c.trim(now)
+	case enough && loss >= lossFine:
+		c.raised = now
+	case leap && now-c.changed >= leapAfter:
+		if now-c.leapt > leapAfter {
+			c.from = c.target
+		}
+		c.promise = room
+		c.raise(now, probeLeap, room*leapShare)
+	case now-c.changed >= calmAfter:
+		if growth := c.pace(now, room, known); growth >= 0 {
+			c.raise(now, growth, math.Inf(1))
+		} else {
+			c.raised = now
+		}
 	default:
-		c.increased = now
+		c.raised = now
 	}
 	return int(c.target)
 }
 
+// trim takes a little off while a small queue stands: a cut would take too much.
+func (c *congestion) trim(now time.Duration) {
+	if now-c.raised < trimEvery || c.queued > 0 {
+		return
+	}
+	c.raised = now
+	if c.sent.rate(now) >= c.target*usedFraction {
+		c.target *= trimmed
+		c.clamp()
+	}
+}
+
+// brimming is the queue from which on the way is taken for full: a little more
+// than what one packet takes.
+func (c *congestion) brimming() time.Duration {
+	const packet = 1200 * 8 / 1000 // kb
+	return min(queueCalm+time.Duration(packet/c.target*float64(time.Second)), queueLimit)
+}
+
+// pace is the growth a second that trains leave; 0: they say nothing; -1: none.
+func (c *congestion) pace(now time.Duration, room float64, known bool) float64 {
+	switch {
+	case !known || now < c.doubt || c.target < room*leapShare*nearCeiling:
+		return 0
+	case c.target >= room*brim && (c.trains.steady || room > c.arrivals.kbps()):
+		return -1
+	}
+	return probeSlow
+}
+
 // raise grows the target while what is sent comes near it: what was never
-// tried proves nothing.
-func (c *congestion) raise(now time.Duration) {
-	dt := (now - c.increased).Seconds()
-	c.increased = now
+// tried proves nothing. growth 0 is what the ceiling allows.
+func (c *congestion) raise(now time.Duration, growth, most float64) {
+	dt := (now - c.raised).Seconds()
+	c.raised = now
 	if c.sent.rate(now) < c.target*usedFraction || !c.hears {
 		return
 	}
-	growth := probeFast
-	if c.ceiling > 0 && c.target > c.ceiling*nearCeiling {
-		growth = probeSlow
-		if c.target > c.ceiling*pastCeiling {
-			c.ceiling = 0 // it does not hold any more
+	if growth == probeLeap {
+		c.leapt, c.ceiling = now, 0
+	} else if growth == 0 {
+		growth = probeFast
+		if c.ceiling > 0 && c.target > c.ceiling*nearCeiling {
+			growth = probeSlow
+			if c.target > c.ceiling*pastCeiling {
+				c.ceiling = 0 // it does not hold any more
+			}
 		}
 	}
-	c.target *= 1 + growth*min(dt, 1)
+	c.target = max(min(c.target*(1+growth*min(dt, 1)), most), c.target)
 	c.clamp()
-}
-
-// rateWindow counts bytes over the last span.
-type rateWindow struct {
-	span  time.Duration
-	items []sized
-	bytes int
-}
-
-type sized struct {
-	at   time.Duration
-	size int
-}
-
-const windowItems = 8192 // bounds the memory of a window
-
-func (w *rateWindow) add(at time.Duration, size int) {
-	w.items = append(w.items, sized{at, size})
-	w.bytes += size
-	w.trim(at)
-}
-
-func (w *rateWindow) trim(now time.Duration) {
-	n := 0
-	for n < len(w.items) && (now-w.items[n].at > w.span || len(w.items)-n > windowItems) {
-		w.bytes -= w.items[n].size
-		n++
-	}
-	if n > 0 {
-		w.items = append(w.items[:0], w.items[n:]...)
-	}
-}
-
-func (w *rateWindow) total(now time.Duration) int {
-	w.trim(now)
-	return w.bytes
-}
-
-// rate gives kb/s over the whole span.
-func (w *rateWindow) rate(now time.Duration) float64 {
-	return float64(w.total(now)) * 8 / 1000 / w.span.Seconds()
-}
-
-// kbps gives the rate between the first and the last item.
-func (w *rateWindow) kbps() float64 {
-	if len(w.items) < 2 {
-		return 0
-	}
-	d := w.items[len(w.items)-1].at - w.items[0].at
-	if d < 50*time.Millisecond {
-		d = 50 * time.Millisecond
-	}
-	return float64(w.bytes-w.items[0].size) * 8 / 1000 / d.Seconds()
-}
-
-// lossWindow counts what got lost over the last span.
-type lossWindow struct {
-	span  time.Duration
-	items []outcome
-	lost  int
-}
-
-type outcome struct {
-	at   time.Duration
-	lost bool
-}
-
-const lossEnough = 20 // packets before a share means something
-
-func (w *lossWindow) add(now time.Duration, received bool) {
-	w.items = append(w.items, outcome{now, !received})
-	if !received {
-		w.lost++
-	}
-	w.trim(now)
-}
-
-func (w *lossWindow) trim(now time.Duration) {
-	n := 0
-	for n < len(w.items) && (now-w.items[n].at > w.span || len(w.items)-n > windowItems) {
-		if w.items[n].lost {
-			w.lost--
-		}
-		n++
-	}
-	if n > 0 {
-		w.items = append(w.items[:0], w.items[n:]...)
-	}
-}
-
-func (w *lossWindow) share(now time.Duration) (float64, bool) {
-	w.trim(now)
-	if len(w.items) < lossEnough {
-		return 0, false
-	}
-	return float64(w.lost) / float64(len(w.items)), true
 }

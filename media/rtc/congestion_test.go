@@ -6,28 +6,34 @@ import (
 	"time"
 
 	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/link"
 )
 
-// way is a simulated way to a viewer: a bottleneck with a queue, delay, jitter,
-// loss, and a viewer that reports every 50 ms. Time is virtual.
+// way is a simulated way to a viewer: a link, jitter, and a viewer that reports
+// every 50 ms. Time is virtual.
 type way struct {
 	kbps   func(time.Duration) float64 // of the bottleneck
 	offer  func(target float64, at time.Duration) float64
 	delay  time.Duration // one way, both ways alike
 	jitter time.Duration // of arrivals, at most
+	batch  time.Duration // the way delivers at multiples of it only, as radio does
 	loss   float64
 	queue  time.Duration // longest; beyond it packets are lost
 	skew   float64       // of the viewer's clock, parts
 
 	rnd    *rand.Rand
 	c      *congestion
-	free   time.Duration // when the bottleneck is idle again
-	wire   []arrival     // on their way, with the time they are there as ours
-	there  []time.Duration
+	link   *link.Link[int]
+	wire   []arrival // not reported yet, in the order of sending
 	lowest int
 	worst  time.Duration // queue seen
 	lost   int
 	all    int
+	count  int // packets ever
+	newest time.Duration
+	// Of the estimate: the longest time above the link, and when it was at 90 %.
+	above, aboveNow time.Duration
+	reached         time.Duration
 }
 
 const packet = 1200
@@ -36,7 +42,7 @@ func newWay(limits media.Limits) *way {
 	return &way{
 		kbps: func(time.Duration) float64 { return 50_000 }, offer: func(t float64, _ time.Duration) float64 { return t },
 		delay: 10 * time.Millisecond, queue: 300 * time.Millisecond, rnd: rand.New(rand.NewPCG(1, 2)),
-		c: newCongestion(limits, 0), lowest: 1 << 30,
+		c: newCongestion(limits, 0), lowest: 1 << 30, link: link.New[int](link.Shape{}, 3),
 	}
 }
 
@@ -44,11 +50,20 @@ func newWay(limits media.Limits) *way {
 func (w *way) run(from, to time.Duration) {
 	const frame = time.Second / 60
 	report, tick := from, from
+	w.reached = 0
 	for now := from; now < to; now += frame {
+		w.link.Set(now, link.Shape{Kbps: w.kbps(now), Queue: w.queue, Delay: w.delay})
 		target := float64(w.c.tick(now))
 		if now-tick >= 100*time.Millisecond {
 			tick = now
 			w.lowest = min(w.lowest, int(target))
+		}
+		if w.aboveNow += frame; target <= w.kbps(now)*1.02 { // what is told leaves headers out
+			w.aboveNow = 0
+		}
+		w.above = max(w.above, w.aboveNow)
+		if w.reached == 0 && target >= w.kbps(now)*0.9 {
+			w.reached = now
 		}
 		for bytes := w.offer(target, now) * 1000 / 8 * frame.Seconds(); bytes > 0; bytes -= packet {
 			w.send(now, int(min(bytes, packet)))
@@ -62,35 +77,45 @@ func (w *way) run(from, to time.Duration) {
 
 func (w *way) send(now time.Duration, size int) {
 	w.all++
+	w.count++
 	w.c.onSent(now, size)
-	a := arrival{sent: now, size: size, received: true}
-	w.free = max(w.free, now)
-	if w.free-now > w.queue || w.rnd.Float64() < w.loss {
-		a.received = false
+	w.wire = append(w.wire, arrival{sent: now, size: size})
+	if w.rnd.Float64() < w.loss {
 		w.lost++
-		w.wire, w.there = append(w.wire, a), append(w.there, w.free+w.delay)
 		return
 	}
-	w.worst = max(w.worst, w.free-now)
-	w.free += time.Duration(float64(size) * 8 / 1000 / w.kbps(now) * float64(time.Second))
-	at := w.free + w.delay
-	if w.jitter > 0 {
-		at += time.Duration(w.rnd.Int64N(int64(w.jitter)))
-	}
-	a.at = time.Duration(float64(at)*(1+w.skew)) + 1000*time.Hour // another clock
-	w.wire, w.there = append(w.wire, a), append(w.there, at)
+	dropped := w.link.Dropped
+	w.link.Send(now, size, w.count)
+	w.lost += w.link.Dropped - dropped
 }
 
-// report gives the sender what had arrived one delay ago.
+// report gives the sender what had arrived one delay ago. A packet is missing
+// once a later one is there.
 func (w *way) report(now time.Duration) {
-	n := 0
-	for n < len(w.wire) && w.there[n] <= now-w.delay {
-		n++
+	first := w.count - len(w.wire) + 1
+	newest := -1
+	for {
+		n, at, ok := w.link.Receive(now - w.delay)
+		if !ok {
+			break
+		}
+		a := &w.wire[n-first]
+		w.worst = max(w.worst, at-a.sent-w.delay)
+		if w.jitter > 0 {
+			at += time.Duration(w.rnd.Int64N(int64(w.jitter)))
+		}
+		if w.batch > 0 {
+			at = (at/w.batch + 1) * w.batch
+		}
+		at = max(at, w.newest) // nothing overtakes
+		w.newest = at
+		a.received, a.at = true, time.Duration(float64(at)*(1+w.skew))+1000*time.Hour // another clock
+		newest = n - first
 	}
-	if n > 0 {
-		w.c.feedback(now, w.wire[:n])
+	if newest >= 0 {
+		w.c.feedback(now, w.wire[:newest+1])
+		w.wire = w.wire[newest+1:]
 	}
-	w.wire, w.there = w.wire[n:], w.there[n:]
 }
 
 var hd60 = media.Limits{MinKbps: 1500, MaxKbps: 5000}
@@ -168,6 +193,48 @@ func TestNarrowWayIsFollowed(t *testing.T) {
 	}
 }
 
+// The bench's link, in virtual time: 6 Mb/s cut to 1 for 10 s, 40 ms of round
+// trip, 150 ms of queue.
+func TestCutLink(t *testing.T) {
+	for _, jitter := range []time.Duration{0, 5 * time.Millisecond} {
+		w := newWay(media.Limits{MinKbps: 150, MaxKbps: 8000})
+		w.delay, w.queue, w.jitter = 20*time.Millisecond, 150*time.Millisecond, jitter
+		const cut, open = 20 * time.Second, 30 * time.Second
+		w.kbps = func(at time.Duration) float64 {
+			if at >= cut && at < open {
+				return 1000
+			}
+			return 6000
+		}
+		w.run(0, cut)
+		if w.c.target < 5000 || w.above > time.Second {
+			t.Errorf("jitter %s: before the cut %.0f, above the link for %s", jitter, w.c.target, w.above)
+		}
+		w.above, w.aboveNow, w.lowest = 0, 0, 1<<30
+		w.run(cut, open)
+		if w.above > time.Second || w.lowest < 500 || w.c.target < 700 {
+			t.Errorf("jitter %s: above the cut link for %s, lowest %d, in the end %.0f", jitter, w.above, w.lowest, w.c.target)
+		}
+		w.above = 0
+		w.run(open, open+10*time.Second)
+		if w.reached == 0 || w.reached-open > 3*time.Second || w.above > time.Second {
+			t.Errorf("jitter %s: 90 %% of the open link after %s, above it for %s", jitter, w.reached-open, w.above)
+		}
+	}
+}
+
+// Radio delivers in bursts, which look like a way without end: believed once.
+func TestBurstsAreNotRoom(t *testing.T) {
+	w := newWay(media.Limits{MinKbps: 150, MaxKbps: 8000})
+	w.batch, w.kbps = 8*time.Millisecond, constant(2000)
+	w.run(0, 10*time.Second)
+	lost := w.lost
+	w.run(10*time.Second, 60*time.Second)
+	if w.c.target < 1200 || w.lost-lost > 100 {
+		t.Errorf("target %.0f on a way of 2,000, %d lost", w.c.target, w.lost-lost)
+	}
+}
+
 // Somebody else's download fills the way while the picture stands still.
 func TestOthersQueueDoesNotLower(t *testing.T) {
 	w := newWay(hd60)
@@ -235,8 +302,8 @@ func TestWorthTelling(t *testing.T) {
 		want       bool
 	}{
 		{0, 3000, 0, true}, {3000, 3000, time.Hour, false}, {3000, 2900, 0, false}, {3000, 2800, 0, true},
-		{3000, 2900, 6 * time.Second, true}, {3000, 3200, 2 * time.Second, false}, {3000, 3400, 500 * time.Millisecond, false},
-		{3000, 3400, time.Second, true}, {3000, 3010, 6 * time.Second, true},
+		{3000, 2900, 6 * time.Second, true}, {3000, 3050, 2 * time.Second, false}, {3000, 3400, 100 * time.Millisecond, false},
+		{3000, 3400, 200 * time.Millisecond, true}, {3000, 3100, 500 * time.Millisecond, false}, {3000, 3100, 2 * time.Second, true}, {3000, 3010, 6 * time.Second, true},
 	} {
 		if got := worthTelling(c.told, c.kbps, c.since); got != c.want {
 			t.Errorf("%d after %d for %s: %v", c.kbps, c.told, c.since, got)

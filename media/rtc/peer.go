@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/pion/interceptor"
-	"github.com/pion/interceptor/pkg/nack"
 	"github.com/pion/interceptor/pkg/report"
 	"github.com/pion/rtcp"
 	"github.com/pion/webrtc/v4"
@@ -72,6 +71,10 @@ type Peer struct {
 	gathering *gathering
 	connected atomic.Bool
 
+	telling sync.Mutex // guards the fields below, and Events.Bitrate
+	told    int
+	toldAt  time.Time
+
 	mu         sync.Mutex
 	closed     bool
 	offered    bool        // the client's offer was taken
@@ -106,15 +109,12 @@ func (t *Transport) NewPeer(cfg PeerConfig) (*Peer, error) {
 	}
 	if cfg.Video {
 		p.video = newTrack(webrtc.RTPCodecTypeVideo, cfg.Codecs, cfg.Events.Codec)
+		p.video.keyframe = p.sender.keyframe
+		p.sender.collapsed = p.collapsed
 	}
+	p.sender.lowered = p.lowered
 	registry := &interceptor.Registry{}
-	// The first added is next to the wire: what is sent again must pass the sender too.
-	registry.Add(p.sender)
-	responder, err := nack.NewResponderInterceptor(nack.WithResponderLoggerFactory(t.log))
-	if err != nil {
-		return nil, fmt.Errorf("make retransmission: %w", err)
-	}
-	registry.Add(responder)
+	registry.Add(p.sender) // the first added is next to the wire
 	reports, err := report.NewSenderInterceptor(report.WithSenderLoggerFactory(t.log))
 	if err != nil {
 		return nil, fmt.Errorf("make sender reports: %w", err)
@@ -155,20 +155,35 @@ func relays(servers []api.ICEServer) []webrtc.ICEServer {
 func (p *Peer) steer(ctx context.Context) {
 	tick := time.NewTicker(controlEvery)
 	defer tick.Stop()
-	var told int
-	var at time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case now := <-tick.C:
-			kbps := p.sender.target(now)
-			if worthTelling(told, kbps, now.Sub(at)) {
-				told, at = kbps, now
-				p.cfg.Events.Bitrate(kbps)
-			}
+			p.tell(now)
 		}
 	}
+}
+
+// tell tells the bitrate when that is worth it.
+func (p *Peer) tell(now time.Time) {
+	p.telling.Lock() // so that an older one never follows a newer
+	defer p.telling.Unlock()
+	kbps := p.sender.target(now)
+	if worthTelling(p.told, kbps, now.Sub(p.toldAt)) {
+		p.told, p.toldAt = kbps, now
+		p.cfg.Events.Bitrate(kbps)
+	}
+}
+
+// lowered tells a rate that fell at once.
+func (p *Peer) lowered() { p.tell(time.Now()) }
+
+// collapsed gives up what was lost: the next picture that is sent is a keyframe.
+func (p *Peer) collapsed() {
+	p.tell(time.Now()) // it is to be as small as the way is narrow
+	p.video.await()
+	p.wantKeyframe()
 }
 
 // worthTelling spares encoders that must reopen to change their bitrate: less
@@ -180,7 +195,7 @@ func worthTelling(told, kbps int, since time.Duration) bool {
 	case kbps < told:
 		return kbps*20 < told*19 || since > 5*time.Second
 	case kbps > told:
-		return since >= time.Second && kbps*10 > told*11 || since > 5*time.Second
+		return since >= 200*time.Millisecond && kbps*20 > told*21 || since > time.Second && kbps*50 > told*51 || since > 5*time.Second
 	}
 	return false
 }

@@ -1,7 +1,7 @@
 package rtc
 
 import (
-	"encoding/binary"
+	"slices"
 	"sync"
 	"time"
 
@@ -14,7 +14,7 @@ import (
 
 // sender is the interceptor next to the wire. It numbers and stamps packets
 // (transport-cc, abs-send-time, playout delay), reads the viewer's feedback
-// into the congestion control, and bounds retransmissions. It never delays a
+// into the congestion control, and mends losses within bounds. It never delays a
 // packet: pacing costs 14 ms at the 95th percentile and more.
 type sender struct {
 	interceptor.NoOp
@@ -29,6 +29,11 @@ type sender struct {
 	refill  time.Duration
 	ref     int64 // the viewer's reference time, unwrapped
 	hasRef  bool
+	streams []*outgoing
+	guard   guard
+	// collapsed is told when so much was lost that a keyframe is there sooner than
+	// what would be sent again; nil tells nobody. lowered: the target fell.
+	collapsed, lowered func()
 }
 
 type sentPacket struct {
@@ -40,9 +45,9 @@ type sentPacket struct {
 
 const (
 	historySize = 4096
-	// Retransmissions may take a quarter of the rate, and at once as much as a
+	// Retransmissions may take a third of the rate, and at once as much as a
 	// fifth of a second of it: a storm of NACKs must not fill the way.
-	resendShare = 0.25
+	resendShare = 0.33
 	resendBurst = 0.2
 	wireExtra   = 12 + 16 + 28 // RTP header, extensions and SRTP tag, UDP and IP
 )
@@ -58,48 +63,30 @@ func (s *sender) since(t time.Time) time.Duration { return t.Sub(s.start) }
 
 // BindLocalStream is pion's.
 func (s *sender) BindLocalStream(info *interceptor.StreamInfo, next interceptor.RTPWriter) interceptor.RTPWriter {
-	var seqID, timeID, delayID uint8
-	for _, e := range info.RTPHeaderExtensions {
-		switch e.URI {
-		case uriTransportCC:
-			seqID = uint8(e.ID)
-		case uriAbsSendTime:
-			timeID = uint8(e.ID)
-		case uriPlayoutDelay:
-			delayID = uint8(e.ID)
+	o := newOutgoing(s, *info, next)
+	s.mu.Lock()
+	s.streams = append(s.streams, o)
+	s.mu.Unlock()
+	return interceptor.RTPWriterFunc(func(h *rtp.Header, p []byte, _ interceptor.Attributes) (int, error) { return o.write(h, p) })
+}
+
+// UnbindLocalStream is pion's.
+func (s *sender) UnbindLocalStream(info *interceptor.StreamInfo) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams = slices.DeleteFunc(s.streams, func(o *outgoing) bool { return o.info.SSRC == info.SSRC })
+}
+
+// stream gives the stream with an SSRC; nil: none.
+func (s *sender) stream(ssrc uint32) *outgoing {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range s.streams {
+		if o.info.SSRC == ssrc {
+			return o
 		}
 	}
-	return interceptor.RTPWriterFunc(func(h *rtp.Header, p []byte, a interceptor.Attributes) (int, error) {
-		if h.SSRC != info.SSRC { // sent again; its header belongs to the responder's buffer
-			if !s.mayResend(len(p)) {
-				return len(p), nil
-			}
-			c := h.Clone()
-			h = &c
-		}
-		now := time.Now()
-		if timeID != 0 {
-			abs, err := rtp.NewAbsSendTimeExtension(now).Marshal()
-			if err != nil {
-				return 0, err
-			}
-			if err := h.SetExtension(timeID, abs); err != nil {
-				return 0, err
-			}
-		}
-		if delayID != 0 { // least and most delay: show a picture when it is there
-			if err := h.SetExtension(delayID, []byte{0, 0, 0}); err != nil {
-				return 0, err
-			}
-		}
-		seq := s.sent(now, len(p)+wireExtra, seqID != 0)
-		if seqID != 0 {
-			if err := h.SetExtension(seqID, binary.BigEndian.AppendUint16(nil, seq)); err != nil {
-				return 0, err
-			}
-		}
-		return next.Write(h, p, a)
-	})
+	return nil
 }
 
 func (s *sender) mayResend(size int) bool {
@@ -153,9 +140,24 @@ func (s *sender) heard(packets []rtcp.Packet) {
 		switch p := p.(type) {
 		case *rtcp.TransportLayerCC:
 			s.feedback(time.Now(), p)
+		case *rtcp.TransportLayerNack:
+			s.asked(p)
 		case *rtcp.ReceiverEstimatedMaximumBitrate:
 			s.remb(float64(p.Bitrate) / 1000)
 		}
+	}
+}
+
+// asked sends again what a viewer lacks, as far as that is of use.
+func (s *sender) asked(p *rtcp.TransportLayerNack) {
+	o := s.stream(p.MediaSSRC)
+	if o == nil || !o.video() {
+		return
+	}
+	for _, pair := range p.Nacks {
+		pair.Range(func(seq uint16) bool {
+			return o.again(seq, true) == nil // else the connection has ended
+		})
 	}
 }
 
@@ -168,6 +170,18 @@ func (s *sender) remb(kbps float64) {
 }
 
 func (s *sender) feedback(now time.Time, p *rtcp.TransportLayerCC) {
+	lowered, collapsed := s.learn(now, p)
+	if lowered && s.lowered != nil {
+		s.lowered()
+	}
+	if collapsed && s.collapsed != nil {
+		s.collapsed()
+	}
+}
+
+// learn takes a feedback; it tells whether the target fell, and whether too much
+// is missing to be sent again.
+func (s *sender) learn(now time.Time, p *rtcp.TransportLayerCC) (lowered, collapsed bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	// The reference time counts 64 ms in 24 bits.
@@ -205,9 +219,11 @@ func (s *sender) feedback(now time.Time, p *rtcp.TransportLayerCC) {
 		h.live = !received
 		list = append(list, arrival{sent: h.at, size: int(h.size), received: received, at: at})
 	}
-	if len(list) > 0 {
-		s.cc.feedback(s.since(now), list)
+	if len(list) == 0 {
+		return false, false
 	}
+	lowered = s.cc.feedback(s.since(now), list)
+	return lowered, s.guard.collapse(s.since(now), list, s.cc.target)
 }
 
 // statuses unpacks the status of each packet a feedback covers.
@@ -234,11 +250,43 @@ func statuses(p *rtcp.TransportLayerCC) []uint16 {
 	return out
 }
 
-// target gives the bitrate to encode at, in kb/s.
+// target gives the bitrate to encode at, in kb/s: what the way carries, without
+// what packets, sound and mending take of it.
 func (s *sender) target(now time.Time) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.cc.tick(s.since(now))
+	at := s.since(now)
+	all := float64(s.cc.tick(at))
+	s.guard.look(at, s.cc)
+	return max(int((all-soundKbps)/(headShare*(1+s.guard.share()))), 1)
+}
+
+const (
+	// soundKbps is what sound takes with its headers; headShare what a packet of a
+	// picture is larger than its payload.
+	soundKbps = 100
+	headShare = 1.06
+)
+
+// care is how pictures are protected now.
+func (s *sender) care() care {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.guard.care
+}
+
+// pictureOf notes how many packets a protected picture had.
+func (s *sender) pictureOf(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.guard.packets += (float64(n) - s.guard.packets) / 16
+}
+
+// keyframe says that a keyframe begins with a packet: nothing older is of use.
+func (s *sender) keyframe(ssrc uint32, seq uint16) {
+	if o := s.stream(ssrc); o != nil {
+		o.from(seq)
+	}
 }
 
 func (s *sender) setLimits(l media.Limits) {

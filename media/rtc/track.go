@@ -25,6 +25,8 @@ type track struct {
 	order []api.Codec // of video: the first that was negotiated is sent
 	bound func(api.Codec)
 	now   func() time.Time
+	// keyframe is told the stream and first packet of each; nil tells nobody.
+	keyframe func(ssrc uint32, seq uint16)
 
 	mu      sync.Mutex
 	out     webrtc.TrackLocalWriter // nil until bound
@@ -140,6 +142,9 @@ func (t *track) write(f media.Frame) (out sent, usable bool, err error) {
 // send sends a frame's packets; false says that not all of them went out. mu is held.
 func (t *track) send(f media.Frame, ts uint32) (bool, error) {
 	parts := t.pay.Payload(packetSize, f.Data)
+	if f.Key && t.keyframe != nil {
+		t.keyframe(t.ssrc, t.seq+1)
+	}
 	for i, part := range parts {
 		t.seq++
 		h := rtp.Header{Version: 2, Marker: i == len(parts)-1 && t.kind == webrtc.RTPCodecTypeVideo,
@@ -168,6 +173,13 @@ func captureTime(captured, mono int64, now time.Time) []byte {
 	at := now.Add(time.Duration(captured - mono))
 	ntp := uint64(at.Unix()+sinceNTP)<<32 | uint64(at.Nanosecond())<<32/uint64(time.Second)
 	return binary.BigEndian.AppendUint64(nil, ntp)
+}
+
+// await has the next picture that is sent be a keyframe.
+func (t *track) await() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.started = false
 }
 
 // restart waits for a keyframe: the frames that follow are another encoder's.
