@@ -44,6 +44,10 @@ type narrow struct {
 	ended   error
 }
 
+// headers is how much more a picture takes on the wire, which the link counts,
+// than what its encoder is told.
+const headers = 1.06
+
 // estimate is what the stream took the way to carry, from a time on.
 type estimate struct {
 	at   time.Time
@@ -133,7 +137,7 @@ func (n *narrow) follow(ctx context.Context) error {
 			}
 			if m.Stream != nil {
 				n.mu.Lock()
-				n.kbps = append(n.kbps, estimate{time.Now(), m.Stream.Kbps})
+				n.kbps = append(n.kbps, estimate{time.Now(), int(float64(m.Stream.Kbps) * headers)})
 				n.mu.Unlock()
 			}
 		}

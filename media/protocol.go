@@ -57,9 +57,12 @@ type Configure struct {
 	Cursor      bool       `json:"cursor"` // draw the pointer into the picture
 }
 
-// Bitrate changes the video bitrate while streaming, in kb/s.
+// Bitrate changes the video bitrate while streaming, in kb/s, and how many
+// pictures a second are taken at most: 0, and more than Configure's, is as many
+// as that says. An older encode process keeps to the configured rate.
 type Bitrate struct {
 	Kbps int `json:"kbps"`
+	FPS  int `json:"fps,omitempty"`
 }
 
 // Input says that an input with this id reached the X server at At (CLOCK_MONOTONIC ns).

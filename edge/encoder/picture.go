@@ -32,6 +32,7 @@ type picture struct {
 	width, height int // of the encoder
 	kbps          int // wanted
 	inUse         int // kbps that the encoder was told
+	fps           int // pictures a second that are taken at most
 	pacer         capture.Pacer
 
 	pending bool // something was drawn and not taken yet

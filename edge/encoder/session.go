@@ -127,8 +127,7 @@ func (s *session) handle(ctx context.Context, m any) error {
 	case media.Configure:
 		return s.configure(ctx, m)
 	case media.Bitrate:
-		s.picture.kbps = m.Kbps
-		s.settleBitrate()
+		s.follow(m)
 	case media.Input:
 		s.inputs.add(m)
 		s.picture.pacer.Input(time.Duration(m.At))
@@ -143,6 +142,25 @@ func (s *session) handle(ctx context.Context, m any) error {
 		s.picture.wantKey = true
 	}
 	return nil
+}
+
+// follow takes a new bitrate, and with it another rate of pictures. The encoder
+// keeps the configured one, by which it spreads the bitrate, so it is told as
+// much more as it gets fewer: no encoder need be opened again, and no keyframe
+// sent, on a way that has just become narrow.
+func (s *session) follow(b media.Bitrate) {
+	fps := s.cfg.Screen.FPS
+	if b.FPS > 0 {
+		fps = min(fps, b.FPS)
+	}
+	if s.configured && fps != s.picture.fps {
+		s.picture.fps, s.picture.pacer = fps, capture.NewPacer(fps)
+	}
+	s.picture.kbps = b.Kbps
+	if fps > 0 {
+		s.picture.kbps = b.Kbps * s.cfg.Screen.FPS / fps
+	}
+	s.settleBitrate()
 }
 
 // configure takes a new configuration; only what differs is done again.
@@ -164,7 +182,7 @@ func (s *session) configure(ctx context.Context, c media.Configure) error {
 	}
 	if first || c.Screen.FPS != old.Screen.FPS || c.Codec != old.Codec || c.Threads != old.Threads || c.Pool != old.Pool || c.Device != old.Device {
 		s.picture.drop()
-		s.picture.pacer = capture.NewPacer(c.Screen.FPS)
+		s.picture.fps, s.picture.pacer = c.Screen.FPS, capture.NewPacer(c.Screen.FPS)
 	}
 	if first || c.Display != old.Display || c.XAuth != old.XAuth || c.Cursor != old.Cursor || c.Video != old.Video {
 		s.closeScreen()

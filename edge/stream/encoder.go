@@ -54,6 +54,7 @@ type encoder struct {
 
 	mu      sync.Mutex // guards the fields below
 	cfg     *media.Configure
+	rate    media.Bitrate // last told; none = as configured
 	paused  bool
 	conn    *media.Conn // nil while there is no process
 	state   media.State
@@ -77,18 +78,30 @@ func (e *encoder) configure(c media.Configure) {
 	e.cfg = &c
 	e.expect()
 	e.send(media.TypeConfigure, c)
+	e.resume()
 }
 
-// bitrate changes the configured bitrate, for a later process too.
-func (e *encoder) bitrate(kbps int) {
+// bitrate changes the configured bitrate and the rate of pictures, for a later
+// process too.
+func (e *encoder) bitrate(b media.Bitrate) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	e.rate = b
 	if e.cfg != nil {
 		c := *e.cfg
-		c.BitrateKbps = kbps
+		c.BitrateKbps = b.Kbps
 		e.cfg = &c
 	}
-	e.send(media.TypeBitrate, media.Bitrate{Kbps: kbps})
+	e.send(media.TypeBitrate, b)
+}
+
+// resume tells the bitrate again after a configuration, which says nothing of
+// fewer pictures. mu is held.
+func (e *encoder) resume() {
+	if e.rate.Kbps != 0 {
+		e.rate.Kbps = e.cfg.BitrateKbps
+		e.send(media.TypeBitrate, e.rate)
+	}
 }
 
 // pause stops the pictures, or resumes them with a keyframe.
@@ -307,6 +320,7 @@ func (e *encoder) begin(conn *media.Conn) {
 	}
 	if e.cfg != nil {
 		e.send(media.TypeConfigure, *e.cfg)
+		e.resume()
 		e.expect()
 	}
 }

@@ -120,7 +120,7 @@ func (s *session) carries(v *viewer, kbps int) {
 	}
 	if kbps != s.kbps {
 		s.kbps = kbps
-		s.enc.bitrate(kbps)
+		s.encodeAt(kbps)
 	}
 }
 

@@ -82,6 +82,7 @@ type session struct {
 	ctx       context.Context // of run
 	ladder    *ladder
 	live      live // shared: where frames and input go
+	steps     steps
 	wg        sync.WaitGroup
 	stop      context.CancelCauseFunc
 
@@ -331,6 +332,7 @@ func (s *session) configure() {
 	if err != nil {
 		s.log.Warn("no engine has room for the stream's new shape: it stays where it is", "error", err)
 	}
+	s.steps.set(s.screen, s.spec.App.Video.Content)
 	limits := s.limits()
 	kbps := s.kbps
 	if kbps == 0 {

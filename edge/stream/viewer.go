@@ -10,6 +10,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/local"
+	"github.com/perigee-cloud/perigee/media"
 	"github.com/perigee-cloud/perigee/media/rtc"
 )
 
@@ -37,11 +38,12 @@ type viewer struct {
 	peer      *rtc.Peer
 	described bool // the client's answer or offer is in
 	connected bool
-	parted    time.Time // its websocket closed; zero = open
-	over      bool      // dismissed: only the link is being ended
-	deaf      bool      // its link broke
-	roundTrip float64   // ms
-	sent      uint64    // bytes, as last counted
+	parted    time.Time   // its websocket closed; zero = open
+	over      bool        // dismissed: only the link is being ended
+	gone      atomic.Bool // the same as over, for those that are not the loop
+	deaf      bool        // its link broke
+	roundTrip float64     // ms
+	sent      uint64      // bytes, as last counted
 	channels  *channels
 	codec     api.Codec // agreed; "" = not yet
 	blind     bool      // it wants no picture
@@ -175,6 +177,7 @@ func (s *session) disconnect(v *viewer) {
 		s.current = nil
 	}
 	v.connected = false
+	v.gone.Store(true)
 	p := v.peer
 	if p == nil {
 		return
@@ -281,7 +284,7 @@ func (s *session) connect(v *viewer, set rtc.Settings) error {
 			State:    func(st rtc.State) { s.post(own(func() { s.peerState(v, st) })) },
 			Codec:    func(c api.Codec) { s.post(own(func() { s.agreed(v, c) })) },
 			Keyframe: key,
-			Bitrate:  func(kbps int) { s.post(own(func() { s.carries(v, kbps) })) },
+			Bitrate:  func(kbps int) { s.hurry(v, kbps); s.post(own(func() { s.carries(v, kbps) })) },
 			Control:  func(c rtc.Control) { s.control(v, c) },
 			Channel:  v.channels.add,
 		},
@@ -312,6 +315,19 @@ func (s *session) answer(v *viewer, f []byte) {
 	if err := v.link.Send(f); err != nil {
 		s.log.Warn("signalling frame lost", "viewer", v.id, "error", err)
 	}
+}
+
+// hurry takes the bitrate of the session's own client past the loop: a keyframe
+// that follows must be as small as the way has become.
+func (s *session) hurry(v *viewer, kbps int) {
+	if !v.guest() && !v.gone.Load() {
+		s.encodeAt(kbps)
+	}
+}
+
+// encodeAt has pictures encoded at a bitrate, and as many as it is enough for.
+func (s *session) encodeAt(kbps int) {
+	s.enc.bitrate(media.Bitrate{Kbps: kbps, FPS: s.steps.fps(kbps, time.Now())})
 }
 
 func (s *session) peerState(v *viewer, st rtc.State) {

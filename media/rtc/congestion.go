@@ -49,12 +49,14 @@ type congestion struct {
 	arrivals rateWindow
 	sent     rateWindow
 	lost     lossWindow
-	losses   lossWindow // over a longer time
+	losses   lossWindow    // over a longer time, that no queue of ours explains
+	blamed   time.Duration // until then losses are the queue's
 	trains   trains
+	pictures rateWindow    // payload
+	told     float64       // kb/s that pictures may have; 0 = nobody was told
 	heard    time.Duration // last feedback
 	hears    bool
-	capKbps  float64       // the viewer's own estimate (REMB); 0 = none
-	trip     time.Duration // least round trip of late, with the viewer's own wait
+	capKbps  float64 // the viewer's own estimate (REMB); 0 = none
 }
 
 const (
@@ -67,6 +69,7 @@ const (
 	queueBad      = 150 * time.Millisecond // one feedback is enough
 	rateSpan      = 500 * time.Millisecond
 	arrivalSpan   = 250 * time.Millisecond
+	queueLoss     = 600 * time.Millisecond
 	lossesSpan    = 3 * time.Second
 	lossSpan      = 500 * time.Millisecond
 	holdAfter     = 300 * time.Millisecond // between two decreases
@@ -102,6 +105,7 @@ func newCongestion(limits media.Limits, now time.Duration) *congestion {
 		target: max(float64(limits.MaxKbps)*startFraction, float64(limits.MinKbps)), heard: now, raised: now, changed: now - time.Hour,
 		leapt: now - time.Hour, doubt: now, doubted: doubtFirst / 2,
 		arrivals: rateWindow{span: arrivalSpan}, sent: rateWindow{span: rateSpan}, lost: lossWindow{span: lossSpan}, losses: lossWindow{span: lossesSpan},
+		pictures: rateWindow{span: rateSpan},
 	}
 	c.setLimits(limits)
 	for i := range c.base {
@@ -168,7 +172,7 @@ func (c *congestion) feedback(now time.Duration, list []arrival) bool {
 	cut := grown > cutGrown && grown-queue > cutGrown/2 && r.kbps > 0 && r.kbps < c.sent.rate(now)*cutShare
 	full := c.queued >= 2 || queue > queueBad || cut
 	// Who sends little did not fill the way; others did.
-	ours := c.sent.rate(now) >= c.target*oursFraction
+	ours := c.uses(now, oursFraction)
 	if !full || !ours || shrinks || now-c.changed < holdAfter {
 		return false
 	}
@@ -183,6 +187,7 @@ func (c *congestion) feedback(now time.Duration, list []arrival) bool {
 		c.doubt = now + c.doubted
 	}
 	was := c.target
+	c.losses, c.blamed = lossWindow{span: lossesSpan}, now+queueLoss
 	c.lower(now, carries, carries*(backOff-min(max(queue, grown).Seconds(), mostDrain)))
 	return c.target < was
 }
@@ -194,7 +199,9 @@ func (c *congestion) read(now time.Duration, list []arrival) (r summary, ok bool
 	var got, bytes int
 	for i, a := range list {
 		c.lost.add(now, a.received)
-		c.losses.add(now, a.received)
+		if now >= c.blamed {
+			c.losses.add(now, a.received)
+		}
 		if !a.received {
 			c.trains.drop()
 			continue
@@ -287,7 +294,7 @@ func (c *congestion) trim(now time.Duration) {
 		return
 	}
 	c.raised = now
-	if c.sent.rate(now) >= c.target*usedFraction {
+	if c.uses(now, usedFraction) {
 		c.target *= trimmed
 		c.clamp()
 	}
@@ -311,12 +318,18 @@ func (c *congestion) pace(now time.Duration, room float64, known bool) float64 {
 	return probeSlow
 }
 
+// uses says whether so much of the target is sent, or of what pictures may have
+// of it: at low rates much of it is kept for sound and mending that may not come.
+func (c *congestion) uses(now time.Duration, fraction float64) bool {
+	return c.sent.rate(now) >= c.target*fraction || c.told > 0 && c.pictures.rate(now) >= c.told*fraction
+}
+
 // raise grows the target while what is sent comes near it: what was never
 // tried proves nothing. growth 0 is what the ceiling allows.
 func (c *congestion) raise(now time.Duration, growth, most float64) {
 	dt := (now - c.raised).Seconds()
 	c.raised = now
-	if c.sent.rate(now) < c.target*usedFraction || !c.hears {
+	if !c.uses(now, usedFraction) || !c.hears {
 		return
 	}
 	if growth == probeLeap {

@@ -67,6 +67,7 @@ func (o *outgoing) video() bool { return o.info.ClockRate == videoClock }
 
 // write sends a packet of the application's.
 func (o *outgoing) write(h *rtp.Header, p []byte) (int, error) {
+	o.s.wrote(len(p), o.video())
 	if !o.video() {
 		return o.send(h, p)
 	}

@@ -29,6 +29,7 @@ type sender struct {
 	refill  time.Duration
 	ref     int64 // the viewer's reference time, unwrapped
 	hasRef  bool
+	sound   rateWindow // what is not pictures, with headers
 	streams []*outgoing
 	guard   guard
 	// collapsed is told when so much was lost that a keyframe is there sooner than
@@ -53,7 +54,7 @@ const (
 )
 
 func newSender(limits media.Limits) *sender {
-	return &sender{start: time.Now(), cc: newCongestion(limits, 0)}
+	return &sender{start: time.Now(), cc: newCongestion(limits, 0), sound: rateWindow{span: 2 * rateSpan}}
 }
 
 // NewInterceptor is pion's: one sender serves one connection.
@@ -258,15 +259,24 @@ func (s *sender) target(now time.Time) int {
 	at := s.since(now)
 	all := float64(s.cc.tick(at))
 	s.guard.look(at, s.cc)
-	return max(int((all-soundKbps)/(headShare*(1+s.guard.share()))), 1)
+	s.cc.told = max((all-s.sound.rate(at))/(headShare*(1+s.guard.share())), float64(s.cc.limits.MinKbps)/2)
+	return int(s.cc.told)
 }
 
-const (
-	// soundKbps is what sound takes with its headers; headShare what a packet of a
-	// picture is larger than its payload.
-	soundKbps = 100
-	headShare = 1.06
-)
+// headShare is what a packet of a picture is larger than its payload.
+const headShare = 1.06
+
+// wrote counts a packet of the application's: its payload.
+func (s *sender) wrote(size int, video bool) {
+	at := s.since(time.Now())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if video {
+		s.cc.pictures.add(at, size)
+	} else {
+		s.sound.add(at, size+wireExtra)
+	}
+}
 
 // care is how pictures are protected now.
 func (s *sender) care() care {
