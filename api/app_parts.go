@@ -71,10 +71,8 @@ type Video struct {
 	// Content says what to keep when bits are short: "detail" (text), "motion"
 	// (games), "" = not said.
 	Content string `json:"content,omitempty" yaml:"content"`
-	// Ceiling of the bitrate and of what an hour may carry; the lower of this and
-	// the account's holds.
-	MaxKbps      int     `json:"max_kbps,omitempty" yaml:"max_kbps"`               // of the picture; 0 = by its size and rate
-	MaxGBPerHour float64 `json:"max_gb_per_hour,omitempty" yaml:"max_gb_per_hour"` // 10^9 bytes, of a session; 0 = no bound
+	// MaxKbps is the ceiling of the picture's bitrate; 0 = by its size and rate.
+	MaxKbps int `json:"max_kbps,omitempty" yaml:"max_kbps"`
 }
 
 // Contents of a picture.
@@ -207,9 +205,6 @@ func (a App) checkVideo() error {
 		if f.most > 0 && f.v > f.most {
 			return Invalidf("video."+f.name, "is above video.max_%s, %d: raise that or lower this, %d", f.name, f.most, f.v)
 		}
-	}
-	if err := checkVolume("video.max_gb_per_hour", v.MaxGBPerHour); err != nil {
-		return err
 	}
 	// Without a default of its own the general one must fit.
 	if v.Width == 0 && (v.MaxWidth > 0 && v.MaxWidth < DefaultWidth || v.MaxHeight > 0 && v.MaxHeight < DefaultHeight) {

@@ -22,7 +22,7 @@ resources:
   processes: 64
   disk_mib: 256
   encoder: software
-video: {width: 800, height: 600, fps: 30, density: 96, max_width: 1920, max_height: 1080, max_fps: 60, content: motion, max_kbps: 8000, max_gb_per_hour: 1.5}
+video: {width: 800, height: 600, fps: 30, density: 96, max_width: 1920, max_height: 1080, max_fps: 60, content: motion, max_kbps: 8000}
 codecs: [H264, VP8]
 read_only: [/srv/game]
 permissions: {network: egress}
@@ -46,7 +46,7 @@ func TestReadWrite(t *testing.T) {
 	}
 	a := list[0]
 	if a.Resources.DiskMiB != 256 || a.Permissions.Network != api.NetworkEgress || a.Hooks.PreStart.TimeoutS != 5 ||
-		string(a.ExtraData) != `{"level":3,"names":["a",null]}` || a.Placement.MinFPS != 15 || a.Video.MaxFPS != 60 || a.Video.MaxKbps != 8000 || a.Video.MaxGBPerHour != 1.5 {
+		string(a.ExtraData) != `{"level":3,"names":["a",null]}` || a.Placement.MinFPS != 15 || a.Video.MaxFPS != 60 || a.Video.MaxKbps != 8000 {
 		t.Errorf("read as %+v", a)
 	}
 	// Every field is in the sample, so that the rest of the test holds for all.
