@@ -152,10 +152,10 @@ func streamLatency(ctx context.Context, runs int) (_ []Result, err error) {
 			judge = func(r Result, _ float64) Result { return r } // the targets are for H.264
 		}
 		out = append(out,
-			judge(s.result("glass_to_glass_ms_p50"+suffix, s.glass50, runs), 25),
+			judge(s.result("glass_to_glass_ms_p50"+suffix, s.glass50, runs), 20),
 			s.result("glass_to_glass_ms_p95"+suffix, s.glass95, runs),
-			judge(s.result("input_to_photon_ms_p50"+suffix, s.input50, runs), 20),
-			judge(s.result("input_to_photon_ms_p95"+suffix, s.input95, runs), 35),
+			judge(s.result("input_to_photon_ms_p50"+suffix, s.input50, runs), 16),
+			judge(s.result("input_to_photon_ms_p95"+suffix, s.input95, runs), 28),
 			s.result("input_to_photon_ms_mean"+suffix, s.input, runs),
 			s.result("input_to_presented_ms_mean"+suffix, s.present, runs),
 			s.result("browser_display_ms_mean"+suffix, s.display, runs),
@@ -240,7 +240,7 @@ func streamCost(ctx context.Context, runs int) (_ []Result, err error) {
 		transport, rss = append(transport, c.stream), append(rss, c.rssMiB)
 	}
 	return []Result{
-		Result{Name: "still_desktop_cpu_percent", Value: round(median(still)), Unit: "% of a core", Runs: runs}.atMost(3),
+		Result{Name: "still_desktop_cpu_percent", Value: round(median(still)), Unit: "% of a core", Runs: runs}.atMost(1),
 		{Name: "still_encode_cpu_percent", Value: round(median(stillEncode)), Unit: "% of a core", Runs: runs},
 		{Name: "transport_cpu_percent", Value: round(median(transport)), Unit: "% of a core", Runs: runs},
 		{Name: "stream_rss_mib", Value: round(median(rss)), Unit: "MiB", Runs: runs},

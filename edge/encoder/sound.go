@@ -98,7 +98,7 @@ func (s *sound) record(ctx context.Context) error {
 	}
 	defer opus.Close()
 	var clock soundClock
-	quiet, silence := 0, encode.Silence()
+	quiet, silence, resting := 0, encode.Silence(), false
 	zero := make([]byte, encode.OpusBlock)
 	for {
 		pcm, taken, err := source.Read()
@@ -108,6 +108,12 @@ func (s *sound) record(ctx context.Context) error {
 		pts := clock.next(time.Duration(taken - s.start))
 		if quiet++; !bytes.Equal(pcm, zero) {
 			quiet = 0
+		}
+		if rest := quiet > soundQuiet; rest != resting {
+			resting = rest
+			if err := source.Rest(rest); err != nil {
+				return err
+			}
 		}
 		if s.paused.Load() || quiet > soundQuiet && (quiet-soundQuiet)%soundKeep != 1 {
 			continue

@@ -24,7 +24,7 @@ const (
 	helloWait    = 5 * time.Second
 	silenceMost  = time.Second     // without any message: it hangs
 	firstFrame   = 5 * time.Second // after it was told to show something
-	watchEvery   = 50 * time.Millisecond
+	watchEvery   = 200 * time.Millisecond // a still desktop pays for each look
 	socketBuffer = 1 << 20
 	writeMost    = 500 * time.Millisecond
 
@@ -361,7 +361,7 @@ var (
 )
 
 func (e *encoder) hangs(quiet int) error {
-	if time.Duration(quiet)*watchEvery > silenceMost {
+	if time.Duration(quiet)*watchEvery >= silenceMost {
 		return errSilent
 	}
 	e.mu.Lock()

@@ -20,6 +20,7 @@ const (
 	pulseSetName      = 9
 	pulseRecordKilled = 65
 	pulseSuspendSink  = 70
+	pulseRecordBuffer = 73
 
 	pulseDescriptor = 20
 	pulseCommand    = ^uint32(0) // the channel of commands

@@ -18,6 +18,8 @@ const (
 	soundBlock = int(media.SampleRate*media.FrameDuration/time.Second) * media.Channels * 2
 	// soundSilent bounds the wait for a block.
 	soundSilent = 5 * time.Second
+	// soundRest is how many blocks come at once while nothing is to be heard.
+	soundRest = 4
 	// soundAwake is when a block of a sink in use has come.
 	soundAwake = 100 * time.Millisecond
 )
@@ -30,7 +32,7 @@ type Sound struct {
 	r       *bufio.Reader
 	channel uint32
 	packet  []byte
-	block   []byte // what has come of the next block
+	block   []byte // what has come of the next block, or blocks
 }
 
 // OpenSound connects to a sound server ("unix:/path"), trying again until ctx
@@ -155,6 +157,22 @@ func (s *Sound) Read() (pcm []byte, taken int64, err error) {
 		}
 	}
 	return s.block[:soundBlock], media.Now(), nil
+}
+
+// Rest says that nothing is to be heard: sound then comes in blocks of 40 ms,
+// which are still read in pieces of media.FrameDuration, and wakes this process
+// and the server a quarter as often. Rest(false) ends that. It is for the
+// goroutine that reads; a server that refuses goes on as before.
+func (s *Sound) Rest(rest bool) error {
+	_ = s.c.SetWriteDeadline(time.Now().Add(roundTrip)) // it fails on a closed socket only
+	fragment := uint32(soundBlock)
+	if rest {
+		fragment *= soundRest
+	}
+	const tag = 5 // Read passes over the answer
+	// As much as the server likes; adjust_latency, no early_requests.
+	args := tags(nil).u32(s.channel).u32(pulseNone).u32(fragment).flag(true).flag(false)
+	return pulseWrite(s.c, pulseRecordBuffer, tag, args)
 }
 
 // Close ends the recording.

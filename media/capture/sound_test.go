@@ -107,6 +107,46 @@ func TestSoundIsHeard(t *testing.T) {
 	}
 }
 
+// TestSoundRests counts how much comes at once: what is left for later reads.
+func TestSoundRests(t *testing.T) {
+	server := startPulse(t)
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	s, err := OpenSound(ctx, server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	// wait reads until ten blocks in a row came in packets of at most this many.
+	wait := func(blocks int) {
+		t.Helper()
+		most, seen := 0, 0
+		for end := time.Now().Add(5 * time.Second); seen < 10 || most != blocks; {
+			if _, _, err := s.Read(); err != nil {
+				t.Fatal(err)
+			}
+			most, seen = max(most, len(s.block)/soundBlock), seen+1
+			if seen == 10 && most != blocks {
+				seen, most = 0, 0
+			}
+			if time.Now().After(end) {
+				t.Fatalf("sound does not come %d blocks at once", blocks)
+			}
+		}
+	}
+	wait(1)
+	for range 2 {
+		if err := s.Rest(true); err != nil {
+			t.Fatal(err)
+		}
+		wait(soundRest)
+		if err := s.Rest(false); err != nil {
+			t.Fatal(err)
+		}
+		wait(1)
+	}
+}
+
 func TestSoundCloseEndsRead(t *testing.T) {
 	server := startPulse(t)
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
