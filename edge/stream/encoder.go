@@ -22,8 +22,8 @@ import (
 
 const (
 	helloWait    = 5 * time.Second
-	silenceMost  = time.Second     // without any message: it hangs
-	firstFrame   = 5 * time.Second // after it was told to show something
+	silenceMost  = time.Second            // without any message: it hangs
+	firstFrame   = 5 * time.Second        // after it was told to show something
 	watchEvery   = 200 * time.Millisecond // a still desktop pays for each look
 	socketBuffer = 1 << 20
 	writeMost    = 500 * time.Millisecond
