@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"os"
@@ -150,6 +152,22 @@ func TestDriversFaultsReachTheHeadroom(t *testing.T) {
 	until(t, "a hang", func() bool { s := w.Latest(); return s.State == gpu.StateFailed && strings.Contains(s.Detail, "hangs") })
 	with("count 0")
 	free(0, gpu.StateLost, gpu.StateLost)
+}
+
+// The JSON says what the tables say: a machine whose processor encodes no video
+// is told from one without.
+func TestProbeAsJSON(t *testing.T) {
+	var out bytes.Buffer
+	inv := gpu.Inventory{State: gpu.StateOK, Driver: "570", Devices: []gpu.Device{{Name: "NVIDIA H200", State: gpu.StateNoEncoder, Detail: "this model encodes no video"}}}
+	if err := printJSON(&out, api.Certificate{State: api.CertificateComplete, Engines: []api.EngineCertificate{{Engine: "cpu"}}}, inv); err != nil {
+		t.Fatal(err)
+	}
+	var c api.Certificate
+	var rest struct{ Inventory gpu.Inventory }
+	if err := errors.Join(json.Unmarshal(out.Bytes(), &c), json.Unmarshal(out.Bytes(), &rest)); err != nil || len(c.Engines) != 1 ||
+		len(rest.Inventory.Devices) != 1 || rest.Inventory.Devices[0].State != gpu.StateNoEncoder {
+		t.Errorf("%v: %s", err, out.String())
+	}
 }
 
 // This machine's own graphics processors, whatever they are: what encodes no

@@ -92,16 +92,28 @@ func runProbe(ctx context.Context, w io.Writer, program, data string, full, asJS
 		c.Alarms = certify.Compare(api.Certificate{}, c)
 	}
 	if asJSON {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		if err := e.Encode(c); err != nil {
-			return fmt.Errorf("print certificate: %w", err)
+		if err := printJSON(w, c, inv); err != nil {
+			return err
 		}
 	} else if err := certify.Print(w, c); err != nil {
 		return err
 	}
 	if ctx.Err() != nil {
 		return errors.New("the measurement was cut off")
+	}
+	return nil
+}
+
+// printJSON writes what the tables say: the certificate's fields, and the
+// inventory beside them.
+func printJSON(w io.Writer, c api.Certificate, inv gpu.Inventory) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	if err := e.Encode(struct {
+		api.Certificate
+		Inventory gpu.Inventory `json:"inventory"`
+	}{c, inv}); err != nil {
+		return fmt.Errorf("print certificate: %w", err)
 	}
 	return nil
 }
