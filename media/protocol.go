@@ -55,6 +55,9 @@ type Configure struct {
 	Threads     int        `json:"threads"`
 	Preset      api.Preset `json:"preset,omitempty"`
 	Cursor      bool       `json:"cursor"` // draw the pointer into the picture
+	// Content is what the application says of its picture: api.ContentDetail,
+	// api.ContentMotion, "" = nothing.
+	Content string `json:"content,omitempty"`
 }
 
 // Bitrate changes the video bitrate while streaming, in kb/s, and how many

@@ -38,6 +38,7 @@ type Video interface {
 	Load(pix []byte, stride int, changed ...image.Rectangle) error
 	Changed() bool
 	Encode(key bool) (encode.Packet, error)
+	Sharp() bool
 	SetBitrate(kbps int) error
 	Live() bool
 	Name() string

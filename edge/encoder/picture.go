@@ -6,6 +6,7 @@ import (
 	"image"
 	"time"
 
+	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/media"
 	"github.com/perigee-cloud/perigee/media/capture"
 	"github.com/perigee-cloud/perigee/media/encode"
@@ -14,12 +15,14 @@ import (
 const (
 	// keySpacing bounds a storm of keyframe requests.
 	keySpacing = 100 * time.Millisecond
-	// After refineAfter without a change, the picture is encoded again, up to
-	// refineMost times, refineEvery apart: each time sharper, until it no longer
-	// costs anything. A picture that was sharp at once is left alone.
-	refineAfter = time.Second
-	refineEvery = 100 * time.Millisecond
-	refineMost  = 6
+	// RefineAfter is how long nothing changes before a picture that the bitrate held
+	// down is encoded again, at the session's rate, each time sharper, until it is
+	// near-lossless: a second's worth of pictures at most. One that was sharp at once
+	// is left alone.
+	RefineAfter = 100 * time.Millisecond
+	// refineMotion is the same for applications that say they move: a short halt is
+	// no time to spend what the next movement needs.
+	refineMotion = 400 * time.Millisecond
 	// Bitrate changes of an encoder that must be opened again for them.
 	reopenSpacing = 2 * time.Second
 	reopenPercent = 20
@@ -38,6 +41,8 @@ type picture struct {
 	pending bool // something was drawn and not taken yet
 	wantKey bool
 	refine  int // re-encodings left while nothing changes
+	// refining: they have begun.
+	refining bool
 
 	last, lastKey, opened int64 // media.Now of the last picture, key, encoder
 	drawnAt, taken        int64 // of the newest drawing, and of the one in the picture
@@ -77,14 +82,14 @@ func (s *session) advance() (time.Duration, error) {
 		if d := keySpacing - time.Duration(now-p.lastKey); d > 0 && p.lastKey != 0 {
 			return d, nil
 		}
-		p.refine = refineMost // a key of a still picture is coarse, too
+		p.refine, p.refining = s.cfg.Screen.FPS, false // a key of a still picture is coarse, too
 		err := s.encodeLoaded(now)
 		return s.nextRefine(media.Now()), err
 	}
 	if d := s.nextRefine(now); d > 0 {
 		return d, nil
 	}
-	p.refine--
+	p.refine, p.refining = p.refine-1, true
 	err := s.encodeLoaded(now)
 	return s.nextRefine(media.Now()), err
 }
@@ -96,10 +101,14 @@ func (s *session) nextRefine(now int64) time.Duration {
 		return never
 	}
 	since := time.Duration(now - p.last)
-	if p.refine == refineMost {
-		return max(refineAfter-since, 0)
+	wait := RefineAfter
+	switch {
+	case p.refining:
+		wait = time.Second / time.Duration(s.cfg.Screen.FPS)
+	case s.cfg.Content == api.ContentMotion:
+		wait = refineMotion
 	}
-	return max(refineEvery-since, 0)
+	return max(wait-since, 0)
 }
 
 // takePicture takes what was drawn, converts and encodes it.
@@ -129,7 +138,7 @@ func (s *session) takePicture() error {
 	if p.drawn > 0 || !uniform(pic) {
 		p.drawn++
 	}
-	p.refine = refineMost
+	p.refine, p.refining = s.cfg.Screen.FPS, false
 	p.taken = min(p.drawnAt, pic.Taken)
 	return s.encodeFrom(begun, pic.Taken)
 }
@@ -171,7 +180,7 @@ func (s *session) encodeFrom(begun, taken int64) error {
 		p.wantKey, p.lastKey = false, now
 	}
 	p.last = now
-	if p.refine > 0 && !worthRefining(len(out.Data), p.inUse, s.cfg.Screen.FPS) {
+	if p.enc.Sharp() {
 		p.refine = 0
 	}
 	// Two pictures never share a time, however coarse the clock.
@@ -189,10 +198,6 @@ func (s *session) encodeFrom(begun, taken int64) error {
 	}
 	return nil
 }
-
-// worthRefining tells whether a picture of n bytes was held down by the
-// bitrate: it took a good part of its share.
-func worthRefining(n, kbps, fps int) bool { return n*8*4 > kbps*1000/fps }
 
 // settleBitrate tells the encoder the wanted bitrate; one that must be opened
 // again for it only if that pays.

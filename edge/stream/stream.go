@@ -340,7 +340,7 @@ func (s *session) configure() {
 	}
 	s.enc.configure(media.Configure{
 		Display: s.instance.Display, XAuth: s.instance.XAuth, Pulse: s.instance.Pulse,
-		Video: !s.blind, Audio: s.instance.Pulse != "", Codec: codec, Pool: grant.Pool, Device: grant.Device, Screen: s.screen, Preset: s.spec.Preset,
+		Video: !s.blind, Audio: s.instance.Pulse != "", Codec: codec, Pool: grant.Pool, Device: grant.Device, Screen: s.screen, Preset: s.spec.Preset, Content: s.spec.App.Video.Content,
 		BitrateKbps: max(min(kbps, limits.MaxKbps), limits.MinKbps),
 	})
 }

@@ -34,6 +34,8 @@ struct perigee_job {
 	int64_t count;                         // pictures before this one
 	uint8_t *map;                          // libvpx's, of macroblocks
 	int sharp;                             // pictures since libvpx last coded one coarsely
+	int quantiser;                         // of the picture just encoded, -1 = not known:
+	                                       // 0 to 51 of H.264, 0 to 63 of libvpx
 };
 
 #endif

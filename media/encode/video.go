@@ -59,6 +59,9 @@ type recipe struct {
 	// hints tell the encoder which parts of the picture about to be encoded
 	// changed (int (*)(struct perigee_job *), two at most).
 	hints []unsafe.Pointer
+	// sharp is the quantiser up to which a picture counts as near-lossless; 0 = its
+	// size alone tells.
+	sharp int
 	// hardware is nil for an encoder of the processors.
 	hardware *hardware
 }
@@ -99,6 +102,7 @@ type Video struct {
 	pin    runtime.Pinner
 	loaded bool          // frame holds a picture
 	count  int64         // pictures encoded: the encoder's clock
+	coarse int           // pictures to come until it is sharp
 	device *astiav.Frame // the picture in a device's memory
 	free   func()        // what prepare allocated
 }
@@ -331,6 +335,33 @@ func (v *Video) Encode(key bool) (Packet, error) {
 	v.blocks.encoded()
 	return p, nil
 }
+
+// sharpPictures in a row make a picture sharp: in one alone, the parts that came
+// last may have been held down by what the first took.
+const sharpPictures = 2
+
+// weigh notes how finely the picture just encoded came out: bytes, and by which
+// quantiser (negative = not known).
+func (v *Video) weigh(bytes, quantiser int) {
+	share := v.cfg.BitrateKbps * 1000 / v.cfg.FPS
+	held := bytes*8 > share
+	if v.recipe.sharp > 0 && quantiser >= 0 {
+		held = held || quantiser > v.recipe.sharp
+	} else {
+		held = bytes*8*4 > share // it took a good part of it
+	}
+	if held {
+		v.coarse = sharpPictures
+	} else if v.coarse > 0 {
+		v.coarse--
+	}
+}
+
+// Sharp tells whether the picture as encoded is near-lossless, 45 dB or more of
+// PSNR (an error of 1.4 in 255 steps, root mean square: 255/10^(45/20)). While it
+// is not, encoding the same again makes it sharper. Encoders that do not tell
+// their quantiser (SVT-AV1, VA-API) count as sharp when a picture takes little.
+func (v *Video) Sharp() bool { return v.coarse == 0 }
 
 // SetBitrate changes the bitrate from the next picture on, in kb/s. An encoder
 // that cannot do so while open is opened again: its next picture is a key.

@@ -53,10 +53,7 @@ int perigee_vpx_hint(struct perigee_job *j) {
 	vpx_codec_ctx_t *vpx = j->vpx;
 	if (!vpx)
 		return 0; // it encodes them all, as it does without us
-	int q = 63;
-	if (vpx_codec_control(vpx, VP8E_GET_LAST_QUANTIZER_64, &q) != VPX_CODEC_OK)
-		q = 63;
-	j->sharp = j->count && q <= PERIGEE_SHARP ? j->sharp + 1 : 0;
+	j->sharp = j->count && j->quantiser >= 0 && j->quantiser <= PERIGEE_SHARP ? j->sharp + 1 : 0;
 	const int n = j->cols * j->rows, pass = j->sharp >= PERIGEE_SETTLED && j->fresh && j->fresh < n;
 	for (int i = 0; pass && i < n; i++)
 		j->map[i] = j->age[i] < PERIGEE_SETTLED || (i + j->count) % PERIGEE_REFRESH == 0;
@@ -118,7 +115,7 @@ func vpxRate(cc *astiav.CodecContext, c Config) error {
 // vp8 is libvpx's VP8. static-thresh 1 lets it skip blocks that did not change
 // at all, the common case on a screen.
 func vp8() recipe {
-	return recipe{name: "libvpx", rate: vpxRate, hints: []unsafe.Pointer{C.perigee_vpx_hint}, faster: map[string]string{"cpu-used": strconv.Itoa(vp8Fast)}, options: func(c Config) map[string]string {
+	return recipe{name: "libvpx", sharp: C.PERIGEE_SHARP, rate: vpxRate, hints: []unsafe.Pointer{C.perigee_vpx_hint}, faster: map[string]string{"cpu-used": strconv.Itoa(vp8Fast)}, options: func(c Config) map[string]string {
 		return with(vpxOptions(c), map[string]string{
 			"cpu-used":      strconv.Itoa(vp8Speed),
 			"static-thresh": "1",
@@ -143,7 +140,7 @@ func vp9Opened(cc *astiav.CodecContext, c Config) {
 // of the time and does nothing for drawn pictures. Tile columns only where there
 // are threads for them.
 func vp9() recipe {
-	return recipe{name: "libvpx-vp9", rate: vpxRate, hints: []unsafe.Pointer{unbalance(), C.perigee_vpx_hint}, faster: map[string]string{}, opened: vp9Opened, options: func(c Config) map[string]string {
+	return recipe{name: "libvpx-vp9", sharp: C.PERIGEE_SHARP, rate: vpxRate, hints: []unsafe.Pointer{unbalance(), C.perigee_vpx_hint}, faster: map[string]string{}, opened: vp9Opened, options: func(c Config) map[string]string {
 		tiles := 0
 		for 1<<(tiles+1) <= c.Threads && tiles < 2 {
 			tiles++

@@ -1,7 +1,7 @@
 package encode
 
 /*
-#cgo pkg-config: libavcodec
+#cgo pkg-config: libavcodec vpx
 #cgo LDFLAGS: -pthread
 #include <errno.h>
 #include <pthread.h>
@@ -9,6 +9,9 @@ package encode
 #include <stdlib.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
+#include <libavutil/intreadwrite.h>
+#include <vpx/vp8cx.h>
+#include <vpx/vpx_encoder.h>
 #include "job.h"
 
 // perigee_worker is a thread that calls work each time start is counted up, and
@@ -66,6 +69,16 @@ static void perigee_worker_end(struct perigee_worker *w) {
 	free(w);
 }
 
+// perigee_quantiser gives that of the picture just encoded; -1: nobody tells.
+static int perigee_quantiser(struct perigee_job *j) {
+	int q;
+	if (j->vpx)
+		return vpx_codec_control((vpx_codec_ctx_t *)j->vpx, VP8E_GET_LAST_QUANTIZER_64, &q) == VPX_CODEC_OK ? q : -1;
+	size_t size = 0;
+	const uint8_t *stats = av_packet_get_side_data(j->packet, AV_PKT_DATA_QUALITY_STATS, &size);
+	return stats && size >= 4 ? (int)(AV_RL32(stats) / FF_QP2LAMBDA) : -1;
+}
+
 // perigee_encode tells the encoder what changed, gives it the picture and takes
 // the packet.
 int perigee_encode(struct perigee_job *j) {
@@ -78,7 +91,9 @@ int perigee_encode(struct perigee_job *j) {
 	av_packet_unref(j->packet);
 	// Each of our encoders gives the packet of the picture it was just given
 	// (SVT-AV1 waits inside for it): none now is a fault, not a delay.
-	return avcodec_receive_packet(j->cc, j->packet);
+	if ((err = avcodec_receive_packet(j->cc, j->packet)) >= 0)
+		j->quantiser = perigee_quantiser(j);
+	return err;
 }
 */
 import "C"
@@ -195,6 +210,7 @@ func (v *Video) send(frame *astiav.Frame) (Packet, error) {
 	if code < 0 {
 		return Packet{}, astiav.Error(code)
 	}
+	v.weigh(int(j.packet.size), int(j.quantiser))
 	return Packet{
 		Data: append([]byte(nil), unsafe.Slice((*byte)(j.packet.data), j.packet.size)...),
 		Key:  j.packet.flags&C.AV_PKT_FLAG_KEY != 0,
