@@ -1,6 +1,7 @@
 package stream
 
 import (
+	"context"
 	"encoding/json"
 	"sync/atomic"
 	"testing"
@@ -137,9 +138,9 @@ func TestGuestHasTheSessionsCodec(t *testing.T) {
 func TestSlowGuestIsThinned(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var keys, sent, bytes int
-		f := newFeed(nil, nil)
-		want := true
-		f.key = func() { keys++; want = true }
+		var want atomic.Bool
+		want.Store(true)
+		f := newFeed(nil, func() { keys++; want.Store(true) })
 		lastKey, broken := -1, false
 		f.send = func(x media.Frame) {
 			sent++
@@ -155,14 +156,14 @@ func TestSlowGuestIsThinned(t *testing.T) {
 		}
 		f.rate.Store(1000)
 		done := make(chan struct{})
-		ctx := t.Context()
+		ctx, stop := context.WithCancel(t.Context())
 		go func() { f.run(ctx); close(done) }()
 		const seconds, perSecond = 20, 60
 		most := 0
 		for i := range seconds * perSecond { // 4.8 Mb/s
 			size := 10_000
-			key := want
-			if want = false; key {
+			key := want.Swap(false)
+			if key {
 				size = 40_000
 			}
 			f.push(media.Frame{Kind: media.Video, Key: key, PTS: time.Duration(i), Data: make([]byte, size)})
@@ -171,6 +172,8 @@ func TestSlowGuestIsThinned(t *testing.T) {
 			f.mu.Unlock()
 			time.Sleep(time.Second / perSecond)
 		}
+		stop()
+		<-done
 		kbps := bytes * 8 / 1000 / seconds
 		if broken {
 			t.Error("a picture was sent without the one before")
@@ -199,8 +202,9 @@ func TestFastGuestGetsAll(t *testing.T) {
 		begun := time.Now()
 		f.send = func(x media.Frame) { sent++; late = max(late, time.Since(begun)-x.PTS) }
 		f.rate.Store(6000)
-		ctx := t.Context()
-		go f.run(ctx)
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan struct{})
+		go func() { f.run(ctx); close(done) }()
 		for i := range 300 {
 			size := 9_000
 			if i == 0 {
@@ -209,7 +213,8 @@ func TestFastGuestGetsAll(t *testing.T) {
 			f.push(media.Frame{Kind: media.Video, Key: i == 0, PTS: time.Since(begun), Data: make([]byte, size)})
 			time.Sleep(time.Second / 60)
 		}
-		synctest.Wait()
+		stop()
+		<-done
 		if sent != 300 || late > 20*time.Millisecond {
 			t.Errorf("%d of 300 pictures were sent, up to %s late", sent, late)
 		}
@@ -218,17 +223,17 @@ func TestFastGuestGetsAll(t *testing.T) {
 
 func TestKeyframesForGuestsAreThrottled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		n := 0
-		k := keys{ask: func() { n++ }}
+		var n atomic.Int32
+		k := keys{ask: func() { n.Add(1) }}
 		for range 100 {
 			k.soon()
 			time.Sleep(25 * time.Millisecond)
 		}
-		if n != 3 {
-			t.Errorf("%d keyframes in 2.5 s", n)
+		if n.Load() != 3 {
+			t.Errorf("%d keyframes in 2.5 s", n.Load())
 		}
 		k.now()
-		if n != 4 {
+		if n.Load() != 4 {
 			t.Error("the client's own was held back")
 		}
 		time.Sleep(2 * time.Second)
