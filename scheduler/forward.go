@@ -181,10 +181,12 @@ func (s *Server) ask(ctx context.Context, name string, q, a any) error {
 		return errNotLeader
 	}
 	index, err := s.call(ctx, to, name, q, a)
-	if err != nil || name == "create" {
+	r := s.replica.Load()
+	// Who is removed never hears what its cluster has come to since.
+	if err != nil || name == "create" || name == "replica.remove" && q == string(r.id) {
 		return err
 	}
-	if r := s.replica.Load(); r.fsm.await(ctx, index) != nil {
+	if r.fsm.await(ctx, index) != nil {
 		return api.Errorf(api.CodeTimeout, "the change was made, but has not come to this replica in time")
 	}
 	return nil
