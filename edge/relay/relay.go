@@ -32,6 +32,11 @@ type Config struct {
 	// Listen is the address to serve by UDP and TCP, "host:port". Port 0 is a free
 	// one, the same for both.
 	Listen string
+	// TLSListen is the address to serve TURN over TLS, with the certificate and key
+	// of these files (PEM), read again when they change; all "" = not served.
+	TLSListen, Cert, Key string
+	// TLSReady is told the address that is served; nil tells nobody.
+	TLSReady func(netip.AddrPort)
 	// SecretFile holds the node's relay secret, at least 16 bytes.
 	SecretFile string
 	// Run is the node's run directory: the sessions that may be reached, and the
@@ -76,6 +81,10 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Listen == "" {
 		return api.Invalidf("listen", "is missing: name an address such as :3478")
 	}
+	pair, err := newCertificate(cfg)
+	if err != nil {
+		return err
+	}
 	r := &relay{cfg: cfg, secret: secret, prober: newProber(secret, time.Now), host: host, log: cfg.Log, pion: media.PionLog(cfg.Log), owners: map[placement]*owner{},
 		tcp: map[netip.Addr]int{}, conns: map[*framed]bool{}}
 	ctx, cancel := context.WithCancel(ctx)
@@ -84,6 +93,11 @@ func Run(ctx context.Context, cfg Config) error {
 	at, err := r.listen(ctx, cfg.Listen)
 	if err != nil {
 		return err
+	}
+	if pair != nil {
+		if err := r.listenTLS(ctx, pair); err != nil {
+			return err
+		}
 	}
 	cfg.Log.Info("relay serves", "address", at)
 	if cfg.Ready != nil {

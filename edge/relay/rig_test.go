@@ -32,6 +32,11 @@ type rig struct {
 
 func start(t *testing.T) *rig {
 	t.Helper()
+	return startWith(t, func(*Config) {})
+}
+
+func startWith(t *testing.T, change func(*Config)) *rig {
+	t.Helper()
 	dir := t.TempDir()
 	r := &rig{t: t, run: local.Run(filepath.Join(dir, "run")), secret: []byte("0123456789abcdef0123456789abcdef"), quiet: slog.New(slog.DiscardHandler)}
 	key := filepath.Join(dir, "relay.key")
@@ -41,8 +46,9 @@ func start(t *testing.T) *rig {
 	ctx, cancel := context.WithCancel(context.Background())
 	ready, ended := make(chan netip.AddrPort, 1), make(chan error, 1)
 	go func() {
-		ended <- Run(ctx, Config{Listen: "127.0.0.1:0", SecretFile: key, Run: r.run, Log: r.quiet,
-			Ready: func(a netip.AddrPort) { ready <- a }})
+		cfg := Config{Listen: "127.0.0.1:0", SecretFile: key, Run: r.run, Log: r.quiet, Ready: func(a netip.AddrPort) { ready <- a }}
+		change(&cfg)
+		ended <- Run(ctx, cfg)
 	}()
 	t.Cleanup(func() {
 		cancel()

@@ -29,10 +29,11 @@ type Config struct {
 	Token        string   // admits the node the first time
 	Name         string   // "" = the host's name
 	Region       string
-	Location     string       // "latitude,longitude"; "" = where its public address is
-	Labels       []string     // "key=value" each, which placement policies name
-	Advertise    []string     // public addresses; empty = those that the schedulers see
-	MediaPorts   string       // "40000-40999"; "0" = any free one
+	Location     string   // "latitude,longitude"; "" = where its public address is
+	Labels       []string // "key=value" each, which placement policies name
+	Advertise    []string // public addresses; empty = those that the schedulers see
+	MediaPorts   string   // "40000-40999"; "0" = any free one
+	RelayTLS     RelayTLS
 	RelayListen  string       // host:port of TURN and STUN, UDP and TCP; port 0 takes a free one
 	GossipListen string       // host:port
 	CPUCapacity  uint64       // macroblocks per second of the cpu pool, at most what is certified; 0 = that
@@ -123,6 +124,9 @@ func (c Config) check() (Config, error) {
 		if _, _, err := net.SplitHostPort(l.value); err != nil {
 			return c, api.Invalidf(l.flag, "%q is not host:port, for example :3478", l.value)
 		}
+	}
+	if err := c.RelayTLS.check(); err != nil {
+		return c, err
 	}
 	return c, nil
 }

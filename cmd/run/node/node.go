@@ -138,7 +138,7 @@ func describe(ctx context.Context, cfg Config, relay string, addresses []string)
 	}
 	return api.Node{
 		Name: cfg.Name, Region: cfg.Region, Labels: labels, Location: where, Addresses: addresses,
-		RelayPort: port, Relay: relayURLs(addresses, text), Version: cfg.Version,
+		RelayPort: port, Relay: append(relayURLs(addresses, text), cfg.RelayTLS.urls()...), Version: cfg.Version,
 	}, nil
 }
 

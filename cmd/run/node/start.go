@@ -23,9 +23,9 @@ func starter(cfg Config, id *edge.Identity, relay string) edge.Starter {
 	return edge.SelfStarter(cfg.Program, map[edge.Role][]string{
 		edge.RoleShim:   append(imageFlags(cfg), level...),
 		edge.RoleStream: append([]string{"--ports", cfg.MediaPorts}, level...),
-		edge.RoleRelay: append([]string{
+		edge.RoleRelay: append(append([]string{
 			"--listen", relay, "--run", string(runDir(cfg)), "--secret", id.RelaySecretFile(),
-		}, level...),
+		}, cfg.RelayTLS.flags()...), level...),
 	})
 }
 
