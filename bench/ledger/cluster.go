@@ -89,7 +89,7 @@ func Start(ctx context.Context, cfg Config) (_ *Cluster, err error) {
 			return nil, fmt.Errorf("start replica %d: %w", i, err)
 		}
 	}
-	c.owned.Go(func() { control.TuneCollector(run, Replicas) }) // as the program does for its one
+	c.owned.Go(func() { control.TuneCollector(run) }) // as the program does
 	if err := c.serve(); err != nil {
 		return nil, err
 	}

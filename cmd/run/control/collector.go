@@ -19,11 +19,10 @@ const (
 )
 
 // TuneCollector lets this process's garbage collector run less often while the
-// heap is small, until ctx ends. From 384 MiB for each of the replicas in the
-// process on it runs as it does by itself.
-func TuneCollector(ctx context.Context, replicas int) {
+// heap is small, until ctx ends. From 384 MiB on it runs as it does by itself.
+func TuneCollector(ctx context.Context) {
 	live := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
-	set := collectAt(0, replicas)
+	set := collectAt(0)
 	was := debug.SetGCPercent(set)
 	defer debug.SetGCPercent(was)
 	tick := time.NewTicker(tuneEvery)
@@ -38,7 +37,7 @@ func TuneCollector(ctx context.Context, replicas int) {
 		if live[0].Value.Kind() != metrics.KindUint64 {
 			return // a later Go calls it otherwise
 		}
-		if next := collectAt(live[0].Value.Uint64(), replicas); next != set {
+		if next := collectAt(live[0].Value.Uint64()); next != set {
 			set = next
 			debug.SetGCPercent(set)
 		}
@@ -46,10 +45,10 @@ func TuneCollector(ctx context.Context, replicas int) {
 }
 
 // collectAt gives the growth in percent of what lives at which to collect.
-func collectAt(live uint64, replicas int) int {
+func collectAt(live uint64) int {
 	if live == 0 {
 		return mostPercent
 	}
-	percent := int(min(uint64(replicas)*smallHeap*100/live, mostPercent))
+	percent := int(min(smallHeap*100/live, mostPercent))
 	return max(percent/20*20, leastPercent) // in steps: setting it stops the world
 }

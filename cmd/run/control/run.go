@@ -46,7 +46,7 @@ func Run(ctx context.Context, cfg Config) (err error) {
 	defer stopBase()
 	g, gctx := errgroup.WithContext(base)
 	g.Go(func() error { return locator.Run(gctx) })
-	g.Go(func() error { TuneCollector(gctx, 1); return nil })
+	g.Go(func() error { TuneCollector(gctx); return nil })
 
 	certs, err := newCertificates(cfg.TLSCert, cfg.TLSKey, cfg.TLSCA, cfg.Log)
 	if err != nil {
