@@ -11,7 +11,8 @@ import (
 // ViewerRight is one thing that a viewer in control may do beside watching.
 type ViewerRight string
 
-// Rights of a viewer. What the application's permissions withhold nobody has.
+// Rights of a viewer. Only input is served: the others are names that later
+// versions' tickets may bear, and a request for them is refused.
 const (
 	MayInput      ViewerRight = "input"      // pointer, touch, keyboard and text
 	MayGamepad    ViewerRight = "gamepad"    // gamepads
@@ -21,9 +22,9 @@ const (
 	MayCamera     ViewerRight = "camera"     // be seen by the application
 )
 
-// ViewerRights lists every right of a viewer.
+// ViewerRights lists the rights that are served.
 func ViewerRights() []ViewerRight {
-	return []ViewerRight{MayInput, MayGamepad, MayClipboard, MayFiles, MayMicrophone, MayCamera}
+	return []ViewerRight{MayInput}
 }
 
 // Seat is what a viewer of a session may do.

@@ -62,7 +62,7 @@ func TestShare(t *testing.T) {
 	moves(t, owner)
 
 	_, watch := w.shareBy(t, o.ID, "--description", "Ann")
-	drive, token := w.shareBy(t, o.ID, "--control", "--right", "input", "--expiry", "1h")
+	drive, token := w.shareBy(t, o.ID, "--control", "--expiry", "1h")
 	watcher, driver := w.viewer(t), w.viewer(t)
 	defer watcher.Close()
 	defer driver.Close()

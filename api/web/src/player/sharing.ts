@@ -48,7 +48,7 @@ export class Sharing {
     button.disabled = true;
     try {
       const control = byId<HTMLInputElement>("share-control").checked;
-      this.add(await this.stream.share(control ? { role: "control", rights: ["input", "gamepad"] } : { role: "viewer" }));
+      this.add(await this.stream.share(control ? { role: "control", rights: ["input"] } : { role: "viewer" }));
       this.problem("");
     } catch (e) {
       this.problem((e as StreamError).message);

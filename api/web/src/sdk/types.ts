@@ -15,7 +15,7 @@ export interface Screen {
 }
 
 /** One thing that a viewer in control may do. */
-export type ViewerRight = "input" | "gamepad" | "clipboard" | "files" | "microphone" | "camera";
+export type ViewerRight = "input";
 
 /** Who watches, and what this page may do: the server's word. */
 export interface Viewers {
