@@ -295,6 +295,12 @@ func keyframe(c api.Codec, size int) []byte {
 // feed sends pictures and sound until the test ends.
 func feed(t *testing.T, p *Peer, codec api.Codec) {
 	t.Helper()
+	feedKeys(t, p, codec, func(int) bool { return true })
+}
+
+// feedKeys is feed with keyframes where key says so, by the picture's number.
+func feedKeys(t *testing.T, p *Peer, codec api.Codec, key func(int) bool) {
+	t.Helper()
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
 	t.Cleanup(func() { close(stop); wg.Wait() })
@@ -307,7 +313,7 @@ func feed(t *testing.T, p *Peer, codec api.Codec) {
 				return
 			case <-tick.C:
 				pts := time.Duration(i) * 10 * time.Millisecond
-				_, _, _ = p.WriteFrame(media.Frame{Kind: media.Video, Key: true, PTS: pts, Data: keyframe(codec, 3000)})
+				_, _, _ = p.WriteFrame(media.Frame{Kind: media.Video, Key: key(i), PTS: pts, Data: keyframe(codec, 3000)})
 				_, _, _ = p.WriteFrame(media.Frame{Kind: media.Audio, PTS: pts, Data: []byte{0xfc, 0xff, 0xfe}})
 			}
 		}

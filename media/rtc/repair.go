@@ -174,8 +174,7 @@ func (o *outgoing) asReceived(h *rtp.Header, p []byte) ([]byte, error) {
 }
 
 // again sends a kept packet once more, in the stream that is for that where the
-// viewer takes one. asked: the viewer did, so the copy is held to the budget's
-// rules.
+// viewer takes one. asked: the viewer lacks it, so it is of use only for a while.
 func (o *outgoing) again(seq uint16, asked bool) error {
 	now := o.s.since(time.Now())
 	o.mu.Lock()
@@ -184,7 +183,7 @@ func (o *outgoing) again(seq uint16, asked bool) error {
 		o.mu.Unlock()
 		return nil
 	}
-	if !o.s.mayResend(len(k.data)) {
+	if !o.s.mayResend(len(k.data), asked) {
 		o.mu.Unlock()
 		return nil
 	}

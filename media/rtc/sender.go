@@ -50,7 +50,9 @@ const (
 	// fifth of a second of it: a storm of NACKs must not fill the way.
 	resendShare = 0.33
 	resendBurst = 0.2
-	wireExtra   = 12 + 16 + 28 // RTP header, extensions and SRTP tag, UDP and IP
+	// What nobody asked for leaves this share of the burst to what was.
+	resendKept = 0.5
+	wireExtra  = 12 + 16 + 28 // RTP header, extensions and SRTP tag, UDP and IP
 )
 
 func newSender(limits media.Limits) *sender {
@@ -90,14 +92,20 @@ func (s *sender) stream(ssrc uint32) *outgoing {
 	return nil
 }
 
-func (s *sender) mayResend(size int) bool {
+// mayResend takes a packet to be sent again from the budget, if it is there.
+// asked: the viewer lacks it.
+func (s *sender) mayResend(size int, asked bool) bool {
 	now := s.since(time.Now())
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	rate := s.cc.target * 1000 / 8 // bytes a second
 	s.budget = min(s.budget+(now-s.refill).Seconds()*rate*resendShare, rate*resendBurst)
 	s.refill = now
-	if s.budget < float64(size) {
+	kept := 0.0
+	if !asked {
+		kept = rate * resendBurst * resendKept
+	}
+	if s.budget < float64(size)+kept {
 		return false
 	}
 	s.budget -= float64(size)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pion/rtcp"
@@ -14,6 +15,7 @@ import (
 	"github.com/pion/webrtc/v4"
 
 	"github.com/perigee-cloud/perigee/api"
+	"github.com/perigee-cloud/perigee/media"
 )
 
 func TestParsePorts(t *testing.T) {
@@ -246,13 +248,35 @@ func TestLostPacketsAreSentAgain(t *testing.T) {
 	// A storm is bounded: a quarter of the rate.
 	allowed := 0
 	for range 10_000 {
-		if s.peer.sender.mayResend(1200) {
+		if s.peer.sender.mayResend(1200, true) {
 			allowed++
 		}
 	}
 	if allowed*1200 > 4000*1000/8/3 {
 		t.Errorf("%d packets at once", allowed)
 	}
+}
+
+// Copies that nobody asked for used the whole budget: what was lost came no more.
+func TestCopiesLeaveRoomForWhatIsLacked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSender(media.Limits{MinKbps: 2500, MaxKbps: 4000})
+		time.Sleep(time.Second) // the budget fills
+		burst := s.cc.target * 1000 / 8 * resendBurst
+		sent := 0.0
+		for s.mayResend(1000, false) {
+			sent += 1000
+		}
+		if sent < burst*(1-resendKept)-1000 || sent > burst*(1-resendKept) {
+			t.Errorf("%.0f bytes of %.0f are sent unasked", sent, burst)
+		}
+		for s.mayResend(1000, true) {
+			sent += 1000
+		}
+		if sent < burst-1000 {
+			t.Errorf("%.0f bytes of %.0f are sent again in all", sent, burst)
+		}
+	})
 }
 
 func FuzzParseMessage(f *testing.F) {
