@@ -53,7 +53,9 @@ func TestTheWayOutBinds(t *testing.T) {
 	}
 	bad := e.node
 	bad.Machine, bad.Boot = &api.Machine{CPUMillis: 1 << 60}, "boot-2"
+	e.mu.Lock() // it is still telling
 	e.node = bad
+	e.mu.Unlock()
 	if _, err := w.join(e, ""); api.CodeOf(err) != api.CodeInvalid || !strings.Contains(err.Error(), "cpu_millis") {
 		t.Errorf("a machine that cannot be: %v", err)
 	}

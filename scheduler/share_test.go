@@ -19,7 +19,7 @@ func testShareLetsOthersInAndOut(t *testing.T) {
 	id := a.Session.ID
 	w.until(id, api.StatusActive)
 	mine := api.Grant{Account: a.Session.Account, Rights: []api.Right{api.RightSessions}}
-	x, err := w.s.ShareSession(w.ctx(), id, api.ShareRequest{Seat: api.Seat{Role: api.RoleControl, Rights: []api.ViewerRight{api.MayGamepad}}, Grant: mine})
+	x, err := w.s.ShareSession(w.ctx(), id, api.ShareRequest{Seat: api.Seat{Role: api.RoleControl, Rights: []api.ViewerRight{api.MayInput}}, Grant: mine})
 	if err != nil {
 		t.Fatal(err)
 	}
