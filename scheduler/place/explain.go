@@ -244,7 +244,7 @@ func (s *search) unfit(h *host) *api.Refusal {
 			case !s.room(p, cost):
 				say(api.RefusedEncoder, "pool %s has %d of %d macroblocks/s free, %d of them kept for joins, %d are needed", poolOrder[k], free, p.capacity, s.trunk(p), cost)
 			default:
-				m, _ := foreignLoad(&live, poolOrder[k], cost, free)
+				m, _ := foreignLoad(&live, poolOrder[k], p, cost)
 				why := "something else uses the node"
 				if live.Binding != "" {
 					why += fmt.Sprintf(" (its %s is %d %% used)", live.Binding, live.Saturation)

@@ -157,6 +157,9 @@ func (w *world) node(f []string) {
 		case "live":
 			pool, mbs := w.share(value)
 			live().Pools = append(live().Pools, api.PoolHeadroom{Pool: pool, Free: mbs})
+		case "ended": // measured while a session ran that the ledger has no more
+			pool, mbs := w.share(value)
+			live().Pools = append(live().Pools, api.PoolHeadroom{Pool: pool, Free: mbs, Sessions: 1})
 		case "machine":
 			n.Machine = machine(w.t, value)
 		case "taken":

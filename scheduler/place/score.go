@@ -224,7 +224,7 @@ func (s *search) fit(h *host, c *candidate) bool {
 					return false
 				}
 			}
-			if _, busy := foreignLoad(&live, poolOrder[k], cost, p.free()); measured && busy {
+			if _, busy := foreignLoad(&live, poolOrder[k], p, cost); measured && busy {
 				continue
 			}
 			c.pool, c.codec, c.cost, c.gpu = uint8(k), codec, cost, int16(gpu)
@@ -267,11 +267,12 @@ func (s *search) trunk(p *pool) uint64 { return uint64(s.op.Trunk * float64(p.ca
 
 // foreignLoad says whether a node measures clearly less room than the ledger
 // thinks: not enough for the session, and under half of what is not reserved.
-// Anything less clear is left to the ledger.
-func foreignLoad(h *api.Headroom, p api.Pool, cost, free uint64) (uint64, bool) {
+// Anything less clear is left to the ledger, and so is a measurement with more
+// sessions in it than the ledger has now: what has ended since is in it.
+func foreignLoad(h *api.Headroom, name api.Pool, p *pool, cost uint64) (uint64, bool) {
 	for _, m := range h.Pools {
-		if m.Pool == p {
-			return m.Free, m.Free < cost && m.Free < free/2
+		if m.Pool == name {
+			return m.Free, m.Free < cost && m.Free < p.free()/2 && m.Sessions <= p.running+p.soon
 		}
 	}
 	return 0, false

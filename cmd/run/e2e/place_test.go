@@ -97,7 +97,8 @@ func TestNearestNodeWins(t *testing.T) {
 	}
 	// An integrator's backend says where its user is.
 	if got := place("203.0.113.9", `,"perigee":{"client_address":"198.51.100.7"}`); got != "virginia" {
-		t.Errorf("a New Yorker behind a Parisian backend is sent to %s", got)
+		why, _ := w.CLI(t.Context(), "session", "explain", string(newest(t, w)))
+		t.Errorf("a New Yorker behind a Parisian backend is sent to %s:\n%s", got, why)
 	}
 	if err := w.end(newest(t, w)); err != nil {
 		t.Fatal(err)
