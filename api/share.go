@@ -11,16 +11,8 @@ import (
 // ViewerRight is one thing that a viewer in control may do beside watching.
 type ViewerRight string
 
-// Rights of a viewer. Only input is served: the others are names that later
-// versions' tickets may bear, and a request for them is refused.
-const (
-	MayInput      ViewerRight = "input"      // pointer, touch, keyboard and text
-	MayGamepad    ViewerRight = "gamepad"    // gamepads
-	MayClipboard  ViewerRight = "clipboard"  // the clipboard, both ways
-	MayFiles      ViewerRight = "files"      // files, both ways
-	MayMicrophone ViewerRight = "microphone" // be heard by the application
-	MayCamera     ViewerRight = "camera"     // be seen by the application
-)
+// MayInput is the right to pointer, touch, keyboard and text.
+const MayInput ViewerRight = "input"
 
 // ViewerRights lists the rights that are served.
 func ViewerRights() []ViewerRight {

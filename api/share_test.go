@@ -31,10 +31,10 @@ func TestSeats(t *testing.T) {
 		input, pad bool
 	}{
 		{Seat{}, true, true}, {Seat{Role: RoleControl}, true, true}, {Seat{Role: RoleViewer}, false, false},
-		{Seat{Role: RoleControl, Rights: []ViewerRight{MayGamepad}}, false, true},
+		{Seat{Role: RoleControl, Rights: []ViewerRight{"gamepad"}}, false, true},
 	} {
-		if c.seat.May(MayInput) != c.input || c.seat.May(MayGamepad) != c.pad {
-			t.Errorf("%+v may input %v, gamepad %v", c.seat, c.seat.May(MayInput), c.seat.May(MayGamepad))
+		if c.seat.May(MayInput) != c.input || c.seat.May("gamepad") != c.pad {
+			t.Errorf("%+v may input %v, gamepad %v", c.seat, c.seat.May(MayInput), c.seat.May("gamepad"))
 		}
 	}
 }

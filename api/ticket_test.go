@@ -16,7 +16,7 @@ func TestTicket(t *testing.T) {
 	}
 	now := time.Unix(1_800_000_000, 0)
 	want := Ticket{Session: "s1", Generation: 2, Role: RoleControl, Viewer: 3, Expires: now.Add(time.Minute).Unix(),
-		Rights: []ViewerRight{MayGamepad}, Share: 2}
+		Rights: []ViewerRight{"gamepad"}, Share: 2}
 	text := want.Sign(private)
 	if got, err := ParseTicket(text, public, now); err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatalf("got %+v, %v", got, err)

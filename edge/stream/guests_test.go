@@ -8,14 +8,12 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/jezek/xgb"
 	"github.com/jezek/xgb/xproto"
 	"github.com/pion/webrtc/v4"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/local"
 	"github.com/perigee-cloud/perigee/media"
-	"github.com/perigee-cloud/perigee/media/xvfb"
 )
 
 // told collects what a page hears of the viewers.
@@ -41,15 +39,7 @@ func (c *client) fresh(what string) shown {
 }
 
 func TestGuestsWatchBesideTheClient(t *testing.T) {
-	display := xvfb.Start(t, "-screen", "0", "800x600x24").Display
-	r := start(t)
-	r.instance(local.InstanceState{Observed: api.ObservedRunning, Display: display})
-	eye, err := xgb.NewConnDisplay(display)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(eye.Close)
-	root := xproto.Setup(eye).DefaultScreen(eye).Root
+	r, eye, root := watched(t)
 	at := func() int16 {
 		p, err := xproto.QueryPointer(eye, root).Reply()
 		if err != nil {

@@ -12,16 +12,22 @@ import (
 	"github.com/perigee-cloud/perigee/media/xvfb"
 )
 
-func TestInputReachesDisplayAndEncoder(t *testing.T) {
+// watched runs a stream whose instance has a real display, and looks at that.
+func watched(t *testing.T) (r *rig, eye *xgb.Conn, root xproto.Window) {
+	t.Helper()
 	display := xvfb.Start(t, "-screen", "0", "800x600x24").Display
-	r := start(t)
+	r = start(t)
 	r.instance(local.InstanceState{Observed: api.ObservedRunning, Display: display})
 	eye, err := xgb.NewConnDisplay(display)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(eye.Close)
-	root := xproto.Setup(eye).DefaultScreen(eye).Root
+	return r, eye, xproto.Setup(eye).DefaultScreen(eye).Root
+}
+
+func TestInputReachesDisplayAndEncoder(t *testing.T) {
+	r, eye, root := watched(t)
 	pointer := func() *xproto.QueryPointerReply {
 		p, err := xproto.QueryPointer(eye, root).Reply()
 		if err != nil {

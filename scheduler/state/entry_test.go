@@ -61,7 +61,7 @@ func samples(t testing.TB) []Command {
 		&PublishApp{Name: "xterm", Version: 2, Published: true},
 		&DropVersion{Name: "xterm", Version: 1},
 		&Launch{Create: *c, Name: "lab", Tags: []string{"a", "b"}, Streaming: true},
-		&PutShare{ID: "s1", Number: 2, Seat: api.Seat{Role: api.RoleControl, Rights: []api.ViewerRight{api.MayGamepad}}, Description: "Ann", Expires: epoch.Add(time.Hour)},
+		&PutShare{ID: "s1", Number: 2, Seat: api.Seat{Role: api.RoleControl, Rights: []api.ViewerRight{"gamepad"}}, Description: "Ann", Expires: epoch.Add(time.Hour)},
 		&DropShare{ID: "s1", Number: 2},
 	}
 }

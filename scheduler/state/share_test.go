@@ -70,10 +70,10 @@ func TestOnlyAnActiveSessionIsShared(t *testing.T) {
 // TestSnapshotV3 holds the bytes of a snapshot with shares.
 func TestSnapshotV3(t *testing.T) {
 	r := sharing(t)
-	r.do(share(r), &PutShare{ID: "s1", Seat: api.Seat{Role: api.RoleControl, Rights: []api.ViewerRight{api.MayGamepad}}, Expires: r.now.Add(time.Hour)})
+	r.do(share(r), &PutShare{ID: "s1", Seat: api.Seat{Role: api.RoleControl, Rights: []api.ViewerRight{"gamepad"}}, Expires: r.now.Add(time.Hour)})
 	r.do(&DropShare{ID: "s1", Number: 1})
 	s := keptSnapshot(t, "testdata/snapshot_v3.txt", r.s)
-	if x, ok := s.Share("s1", 2); !ok || !x.Seat.May(api.MayGamepad) || x.Seat.May(api.MayInput) {
+	if x, ok := s.Share("s1", 2); !ok || !x.Seat.May("gamepad") || x.Seat.May(api.MayInput) {
 		t.Errorf("the share came back as %+v", x)
 	}
 }
