@@ -49,11 +49,12 @@ type GPUMemory struct {
 	VRAMMiB uint64 `json:"vram_mib"`
 }
 
-// Bounds of a Machine: beyond them sums might not fit.
-const (
-	maxAmount = 1 << 40
-	maxGPUs   = 64
-)
+// MaxGPUs bounds the graphics processors of a Machine. The ledger counts no
+// others: it grows only when every replica knows the greater bound.
+const MaxGPUs = 64
+
+// maxAmount bounds each amount of a Machine: beyond it sums might not fit.
+const maxAmount = 1 << 40
 
 // Check refuses amounts that cannot be.
 func (m *Machine) Check() error {
@@ -68,8 +69,8 @@ func (m *Machine) Check() error {
 			return Invalidf("node.machine."+f.name, "must be at most %d, or 0 where it is not known, got %d", uint64(maxAmount), f.v)
 		}
 	}
-	if len(m.GPUs) > maxGPUs {
-		return Invalidf("node.machine.gpus", "at most %d, got %d", maxGPUs, len(m.GPUs))
+	if len(m.GPUs) > MaxGPUs {
+		return Invalidf("node.machine.gpus", "at most %d, got %d", MaxGPUs, len(m.GPUs))
 	}
 	for _, g := range m.GPUs {
 		if g.VRAMMiB > maxAmount || len(g.Device) > maxIDLength {

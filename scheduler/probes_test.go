@@ -118,7 +118,7 @@ func testProbeTargetsCanBeMeasured(t *testing.T) {
 	}
 }
 
-// Building the atlas is bounded: it is kept for fifty times what it took.
+// Building the atlas is bounded: it is kept for two hundred times what it took.
 func TestProbeAtlasIsKept(t *testing.T) { synctest.Test(t, testProbeAtlasIsKept) }
 
 func testProbeAtlasIsKept(t *testing.T) {

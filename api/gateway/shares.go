@@ -34,8 +34,10 @@ func (s *Server) shareSession(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	switch {
-	case body.ExpiryAt < 0 || body.ExpiryMin < 0:
+	case body.ExpiryAt < 0:
 		return reply{}, api.Invalidf("expiry_at", "must be a time, in Unix seconds")
+	case body.ExpiryMin < 0:
+		return reply{}, api.Invalidf("expiry_min", "must be minutes from now, or 0 for the default")
 	case body.ExpiryAt > 0:
 		r.Expires = time.Unix(body.ExpiryAt, 0)
 	case body.ExpiryMin > 0:
@@ -49,7 +51,7 @@ func (s *Server) shareSession(c *gin.Context) (reply, error) {
 		return reply{}, err
 	}
 	v := s.openShare(c, x)
-	v.ExpiryMin = int(time.Until(x.Share.ExpiresAt).Round(time.Minute) / time.Minute)
+	v.ExpiryMin = int(x.Share.ExpiresAt.Sub(s.now()).Round(time.Minute) / time.Minute)
 	return reply{metadata: v}, nil
 }
 

@@ -66,7 +66,7 @@ func TestShares(t *testing.T) {
 		t.Errorf("control without any right is %+v", x.Perigee)
 	}
 	for body, field := range map[string]string{
-		`{"type":"adb"}`: "type", `{"expiry_at":-1}`: "expiry_at", `{"perigee":{"role":"master"}}`: "perigee.role",
+		`{"type":"adb"}`: "type", `{"expiry_at":-1}`: "expiry_at", `{"expiry_min":-1}`: "expiry_min", `{"perigee":{"role":"master"}}`: "perigee.role",
 		`{"perigee":{"role":"viewer","rights":["input"]}}`: "perigee.rights", `{"perigee":{"rights":["fly"]}}`: "perigee.rights",
 		`{"perigee":{"rights":["gamepad"]}}`: "perigee.rights", // nothing serves it
 	} {

@@ -15,7 +15,7 @@ const typeViewers = "perigee::viewers"
 type seatTold struct {
 	Count int               `json:"count"` // that are connected
 	Role  api.Role          `json:"role"`
-	May   []api.ViewerRight `json:"may"` // what the application's permissions leave
+	May   []api.ViewerRight `json:"may"` // what its seat holds
 }
 
 // guest says whether the viewer came by a share.
@@ -150,7 +150,7 @@ func (s *session) tellSeat(v *viewer) {
 		told.Role = api.RoleViewer
 	}
 	for _, r := range api.ViewerRights() {
-		if s.may(v, r) {
+		if v.seat.May(r) {
 			told.May = append(told.May, r)
 		}
 	}
@@ -158,9 +158,6 @@ func (s *session) tellSeat(v *viewer) {
 		s.log.Debug("page was not told of the viewers", "viewer", v.id, "error", err)
 	}
 }
-
-// may says whether a viewer has a right here. It may be called from anywhere.
-func (s *session) may(v *viewer, r api.ViewerRight) bool { return v.seat.May(r) }
 
 // add takes in a guest's feed.
 func (l *live) add(f *feed) {

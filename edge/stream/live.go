@@ -138,7 +138,7 @@ func (s *session) control(v *viewer, c rtc.Control) {
 		return
 	}
 	i := s.live.input.Load()
-	if i == nil || !s.may(v, api.MayInput) {
+	if i == nil || !v.seat.May(api.MayInput) {
 		return
 	}
 	done, err := i.Handle(c.Type, c.Data)

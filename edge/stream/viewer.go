@@ -189,7 +189,7 @@ func (s *session) disconnect(v *viewer) {
 	} else {
 		was = s.live.peer.CompareAndSwap(p, nil)
 	}
-	if i := s.live.input.Load(); i != nil && was && s.may(v, api.MayInput) {
+	if i := s.live.input.Load(); i != nil && was && v.seat.May(api.MayInput) {
 		i.ReleaseAll()
 	}
 	if !s.watched() {

@@ -85,7 +85,7 @@ func (u *partsUsed) add(p api.Parts) {
 	u.cpu += p.CPUMillis
 	u.memory += p.MemoryMiB
 	u.uplink += p.UplinkKbps
-	if p.VRAMMiB > 0 && p.GPU > 0 && p.GPU <= maxGPU {
+	if p.VRAMMiB > 0 && p.GPU > 0 && p.GPU <= api.MaxGPUs {
 		for len(u.vram) < p.GPU {
 			u.vram = append(u.vram, 0)
 		}
@@ -101,9 +101,6 @@ func (u *partsUsed) sub(p api.Parts) {
 		u.vram[p.GPU-1] -= min(p.VRAMMiB, u.vram[p.GPU-1])
 	}
 }
-
-// maxGPU bounds the graphics processors of a node.
-const maxGPU = 64
 
 func (u partsUsed) clone() partsUsed {
 	u.vram = slices.Clone(u.vram)

@@ -91,11 +91,13 @@ func (c Config) check() (Config, error) {
 	}
 	c.Locks = cmp.Or(c.Locks, defaultLocks)
 	c.Images.Locks = filepath.Join(c.Data, "images")
-	if c.Images.MaxMiB < 0 || c.Images.SpareMiB < 0 {
-		return c, api.Invalidf("--image-cache-mib", "must be 0 or more")
-	}
-	if c.Uplink < 0 {
-		return c, api.Invalidf("--uplink-mbps", "must be 0 or more, got %d", c.Uplink)
+	for _, n := range []struct {
+		flag string
+		v    int
+	}{{"--image-cache-mib", c.Images.MaxMiB}, {"--disk-spare-mib", c.Images.SpareMiB}, {"--uplink-mbps", c.Uplink}} {
+		if n.v < 0 {
+			return c, api.Invalidf(n.flag, "must be 0 or more, got %d", n.v)
+		}
 	}
 	for _, r := range []struct {
 		flag string
