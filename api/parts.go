@@ -86,22 +86,16 @@ func (r Resources) Takes() Parts {
 	return Parts{CPUMillis: uint64(max(r.CPUMillis, 0)), MemoryMiB: uint64(max(r.MemoryMiB, 0)), VRAMMiB: uint64(max(r.GPUMemoryMiB, 0))}
 }
 
-// Bitrates between which a picture is streamed, in kb/s. The anchors are Anbox's
-// published defaults (720p30 1–3 Mb/s, 720p60 2.5–5, 1080p30 3–6, 1080p60 3–7);
-// other sizes scale with macroblocks per second.
-func Bitrates(s Screen) (least, most int) {
+// MostKbps is the highest bitrate at which a picture is streamed: 5 Mb/s for
+// 720p60, Anbox's published default; others scale with macroblocks per second.
+func MostKbps(s Screen) int {
 	const base = 216_000 // macroblocks per second of 1280x720@60
-	mbs := Macroblocks(s.Width, s.Height, s.FPS)
-	scale := func(kbps uint64) int { return int(kbps * mbs / base) }
-	return min(max(scale(1500), 200), 10_000), min(max(scale(5000), 1000), 30_000)
+	return min(max(int(5000*Macroblocks(s.Width, s.Height, s.FPS)/base), 1000), 30_000)
 }
 
 // Uplink is what one viewer of a picture takes of a node's way out, in kb/s: the
 // highest bitrate that it is sent.
-func Uplink(s Screen) uint64 {
-	_, most := Bitrates(s)
-	return uint64(most)
-}
+func Uplink(s Screen) uint64 { return uint64(MostKbps(s)) }
 
 // PartUse is one part of a node as the ledger has it.
 type PartUse struct {

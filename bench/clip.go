@@ -80,10 +80,8 @@ func recordClip(ctx context.Context, dir string, app clipApp) (_ *clip, err erro
 	c := &clip{dir: dir}
 	ctx, cancel := context.WithTimeout(ctx, clipMost)
 	defer cancel()
-	select {
-	case <-time.After(clipSettle):
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if err := pause(ctx, clipSettle); err != nil {
+		return nil, err
 	}
 	if err := c.record(ctx, s.display); err != nil {
 		return nil, err

@@ -244,10 +244,8 @@ func spreadOnLoopback(ctx context.Context, n int) (spread, error) {
 	if _, err := h.gathered(ctx, time.Minute, 20*time.Millisecond); err != nil {
 		return spread{}, err
 	}
-	select {
-	case <-time.After(settle):
-	case <-ctx.Done():
-		return spread{}, ctx.Err()
+	if err := pause(ctx, settle); err != nil {
+		return spread{}, err
 	}
 	return h.changes(simChanges, 5*time.Second, 2*time.Millisecond, rand.New(rand.NewPCG(1, 2))), nil
 }

@@ -265,21 +265,13 @@ func (st *stage) measureCost(ctx context.Context, o site.Opened) (cost, error) {
 	if len(encode) != 1 || len(stream) != 1 {
 		return cost{}, fmt.Errorf("found %d encode and %d stream processes, want one of each", len(encode), len(stream))
 	}
-	wait := func(d time.Duration) error {
-		select {
-		case <-time.After(d):
-			return nil
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
-	if err := wait(4 * time.Second); err != nil { // the start is over, a still picture refined
+	if err := pause(ctx, 4*time.Second); err != nil { // the start is over, a still picture refined
 		return cost{}, err
 	}
 	e0, err0 := cpuSecondsOf(encode[0])
 	s0, err1 := cpuSecondsOf(stream[0])
 	began := time.Now()
-	if err := errors.Join(err0, err1, wait(costSeconds*time.Second)); err != nil {
+	if err := errors.Join(err0, err1, pause(ctx, costSeconds*time.Second)); err != nil {
 		return cost{}, err
 	}
 	e1, err0 := cpuSecondsOf(encode[0])

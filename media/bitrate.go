@@ -10,6 +10,5 @@ type Limits struct{ MinKbps, MaxKbps int }
 // same for all sizes: on a way that carries less than a size wants, fewer pictures
 // are sent.
 func BitrateLimits(s api.Screen) Limits {
-	_, most := api.Bitrates(s)
-	return Limits{MinKbps: api.MinKbps, MaxKbps: most}
+	return Limits{MinKbps: api.MinKbps, MaxKbps: api.MostKbps(s)}
 }

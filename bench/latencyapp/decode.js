@@ -166,7 +166,7 @@
     if (measuring) stopMeasure();
     const track = video.srcObject.getVideoTracks()[0].clone();
     const reader = new MediaStreamTrackProcessor({ track, maxBufferSize: 16 }).readable.getReader();
-    const m = { list: [], unread: 0, last: -1, base: wallBase(), steps: steps(), stopped: false, waiters: [], pictures: [], metas: [], held: null, track };
+    const m = { list: [], last: -1, base: wallBase(), steps: steps(), stopped: false, waiters: [], pictures: [], metas: [], held: null, track };
     measuring = m;
     const pump = async () => {
       for (;;) {
@@ -212,10 +212,7 @@
 
   function count(m, p) {
     const s = p.state;
-    if (!s) {
-      m.unread++;
-      return;
-    }
+    if (!s) return;
     for (const w of m.waiters.slice()) w(p);
     if (s.clock === m.last) return; // the same picture again
     m.last = s.clock;

@@ -191,7 +191,7 @@ func TestShownAtTheDisplaysStep(t *testing.T) {
 	got := evaluate[[]map[string]float64](t, ctx, `(() => {
 		const seen = [];
 		const m = {
-			list: [], unread: 0, last: -1, base: 0, steps: { interval: 16 }, waiters: [(p) => seen.push(p.state.counter)],
+			list: [], last: -1, base: 0, steps: { interval: 16 }, waiters: [(p) => seen.push(p.state.counter)],
 			pictures: [[0, 2], [5000, 15], [14000, 18], [30000, 35]].map(([at, came], i) => ({ at, came, state: { clock: i + 1, counter: i + 1 } })),
 			metas: [
 				{ mediaTime: 0, presentationTime: 3, expectedDisplayTime: 32, receiveTime: 1 },

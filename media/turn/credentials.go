@@ -18,9 +18,6 @@ import (
 // Realm of every Perigee relay.
 const Realm = "perigee"
 
-// SecretSize of a relay's secret, in bytes.
-const SecretSize = 32
-
 // maxUser bounds a user name in bytes: expiry, session (64), generation, side.
 const maxUser = 128
 
