@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -20,11 +21,11 @@ import (
 
 func TestFetchAndKeep(t *testing.T) {
 	d := startContainerd(t, "")
-	asked := 0
+	var asked atomic.Int64
 	host := serve(t, func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if r.Method == http.MethodGet || r.Method == http.MethodHead {
-				asked++
+				asked.Add(1)
 			}
 			next.ServeHTTP(w, r)
 		})
@@ -49,13 +50,13 @@ func TestFetchAndKeep(t *testing.T) {
 	if b, err := os.ReadFile(filepath.Join(got.Layers[1], "a")); err != nil || string(b) != "1" {
 		t.Errorf("the lowest layer has a=%q (%v)", b, err)
 	}
-	before := asked
+	before := asked.Load()
 	again, err := s.Get(t.Context(), host+"/game@"+digest)
 	if err != nil || !reflect.DeepEqual(again.Layers, got.Layers) {
 		t.Fatalf("the second time: %+v, %v", again, err)
 	}
 	defer again.Release()
-	if asked != before {
+	if asked.Load() != before {
 		t.Errorf("the registry was asked for a digest that is here")
 	}
 	if l, err := s.client.LeasesService().List(s.quiet(t.Context())); err != nil || len(l) > 0 {
