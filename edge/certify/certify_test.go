@@ -123,6 +123,29 @@ func TestJobs(t *testing.T) {
 	}
 }
 
+// A certificate is held against what is published, in each codec.
+func TestJobsCarryPublishedFigures(t *testing.T) {
+	inv := gpu.Inventory{Devices: []gpu.Device{{Name: "NVIDIA L4", Engines: 2, State: gpu.StateOK}, {Index: 1, Name: "Future", Engines: -1, State: gpu.StateOK}}}
+	want := map[string]uint64{"nvenc0 H264": 2 * 652 * 8160, "nvenc0 H265": 2 * 494 * 8160, "nvenc0 AV1": 2 * 774 * 8160}
+	for _, j := range Jobs(inv) {
+		name := j.Engine + " " + string(j.Codec)
+		if j.Public != want[name] {
+			t.Errorf("%s is published to do %d, want %d", name, j.Public, want[name])
+		}
+		e := api.EngineCertificate{Engine: j.Engine, Codec: j.Codec, State: api.EngineCertified, Public: j.Public}
+		for share, alarms := range map[uint64]int{40: 1, 60: 0, 100: 0, 190: 0, 210: 1} {
+			e.Macroblocks = j.Public * share / 100
+			if got := Compare(api.Certificate{}, api.Certificate{Engines: []api.EngineCertificate{e}}); j.Public > 0 && len(got) != alarms {
+				t.Errorf("%s at %d %% of its model's figure: %q", name, share, got)
+			}
+		}
+		delete(want, name)
+	}
+	if len(want) > 0 {
+		t.Errorf("not measured: %v", want)
+	}
+}
+
 func key() ed25519.PrivateKey {
 	return ed25519.NewKeyFromSeed(bytes.Repeat([]byte{7}, ed25519.SeedSize))
 }

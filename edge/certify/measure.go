@@ -51,14 +51,10 @@ func Jobs(inv gpu.Inventory) []Job {
 		p, known := gpu.PublishedOf(d.Name)
 		codecs := []api.Codec{api.H264, api.H265, api.AV1}
 		if known {
-			codecs = p.Codecs
+			codecs = p.Codecs()
 		}
 		for _, c := range codecs {
-			j := Job{Engine: fmt.Sprintf("nvenc%d", d.Index), Pool: api.PoolNVENC, Device: fmt.Sprint(d.Index), Codec: c}
-			if c == api.H264 { // the table's figures
-				j.Public = p.Macroblocks
-			}
-			out = append(out, j)
+			out = append(out, Job{Engine: fmt.Sprintf("nvenc%d", d.Index), Pool: api.PoolNVENC, Device: fmt.Sprint(d.Index), Codec: c, Public: p.Rates[c]})
 		}
 	}
 	for i, r := range inv.VAAPI {

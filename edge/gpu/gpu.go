@@ -66,6 +66,11 @@ type Reading struct {
 	Temperature int    `json:"temperature_c"`
 }
 
+// Silent is a reading of a device that says nothing of itself but its state.
+func Silent(s State, detail string) Reading {
+	return Reading{State: s, Detail: detail, GPU: -1, Encoder: -1, Memory: -1, Sessions: -1, FPS: -1, LatencyUS: -1, Temperature: -1}
+}
+
 // Name gives the engine's, as it stands in certificates: "nvenc0", "vaapi1".
 func (r Reading) Name() string {
 	if r.Engine != "" {

@@ -4,7 +4,6 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"testing"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -43,36 +42,47 @@ func TestCPUPoolStandsIn(t *testing.T) {
 
 func TestPublishedFigures(t *testing.T) {
 	for name, want := range map[string]struct {
-		known   bool
-		engines int
-		streams uint64 // of 1280x720@30
-		av1     bool
+		known           bool
+		engines         int
+		h264, h265, av1 uint64 // streams of 1280x720@30
 	}{
-		"Tesla T4":                {true, 1, 37, false},
-		"NVIDIA L4":               {true, 2, 98, true},
-		"NVIDIA L40S":             {true, 3, 147, true},
-		"NVIDIA A10G":             {true, 1, 46, false},
-		"NVIDIA H200":             {true, 0, 0, false},
-		"NVIDIA H100 80GB HBM3":   {true, 0, 0, false},
-		"NVIDIA A100-SXM4-40GB":   {true, 0, 0, false},
-		"NVIDIA GeForce RTX 4070": {true, 1, 49, true},
-		"NVIDIA RTX 4000 Ada":     {true, 1, 49, true},
+		"Tesla T4":                {true, 1, 37, 28, 0},
+		"NVIDIA L4":               {true, 2, 98, 74, 116},
+		"NVIDIA L40S":             {true, 3, 147, 111, 175},
+		"NVIDIA A10G":             {true, 1, 46, 35, 0},
+		"NVIDIA H200":             {known: true},
+		"NVIDIA H100 80GB HBM3":   {known: true},
+		"NVIDIA A100-SXM4-40GB":   {known: true},
+		"NVIDIA GeForce RTX 2080": {true, 1, 45, 34, 0},
+		"NVIDIA GeForce RTX 3060": {true, 1, 46, 35, 0},
+		"NVIDIA GeForce RTX 4070": {true, 1, 49, 37, 58},
+		"NVIDIA GeForce RTX 5060": {true, 1, 54, 39, 60},
+		"NVIDIA RTX 4000 Ada":     {true, 1, 49, 37, 58},
 		"NVIDIA T400":             {},
 		"Quadro P2000":            {},
 		"":                        {},
 	} {
 		p, known := PublishedOf(name)
-		if known != want.known || p.Engines != want.engines || p.Macroblocks/108_000 != want.streams {
+		if known != want.known || p.Engines != want.engines || p.Rates[api.H264]/108_000 != want.h264 || p.Rates[api.H265]/108_000 != want.h265 || p.Rates[api.AV1]/108_000 != want.av1 {
 			t.Errorf("%q: %+v, %v", name, p, known)
 		}
-		if known && slices.Contains(p.Codecs, api.H265) != (p.Engines > 0) {
-			t.Errorf("%q: codecs %v", name, p.Codecs)
+		if codecs := len(p.Codecs()); known && (p.Source == "" || codecs != len(p.Rates) || p.Engines > 0 && codecs < 2) {
+			t.Errorf("%q: %d codecs, source %q", name, codecs, p.Source)
 		}
-		if known && p.Source == "" {
-			t.Errorf("%q: a figure without a source", name)
+	}
+}
+
+// What NVIDIA says of its generations in words must be in the figures: none is
+// slower than the one before, H.265 takes more time than H.264 at P3 and AV1
+// less, and AV1 came with Ada.
+func TestPublishedFiguresAgree(t *testing.T) {
+	order := []generation{turing(), ampere(), ada(), blackwell()}
+	for i, g := range order {
+		if g.h265 >= g.h264 || g.h265*2 < g.h264 || i < 2 != (g.av1 == 0) || g.av1 != 0 && g.av1 <= g.h264 {
+			t.Errorf("generation %d: %+v", i, g)
 		}
-		if av1 := len(p.Codecs) == 3; av1 != want.av1 {
-			t.Errorf("%q: codecs %v", name, p.Codecs)
+		if i > 0 && (g.h264 < order[i-1].h264 || g.h265 < order[i-1].h265 || g.av1 < order[i-1].av1) {
+			t.Errorf("generation %d is slower than the one before: %+v", i, g)
 		}
 	}
 }
@@ -87,6 +97,16 @@ func TestEstimateCountsOnlyWhatEncodes(t *testing.T) {
 	c, known := Estimate([]Device{ok("NVIDIA L4", 2), ok("Tesla T4", 1), ok("NVIDIA H200", 0)})
 	if !known || c.Macroblocks != 2*652*8160+37*108_000 || !reflect.DeepEqual(c.Codecs, []api.Codec{api.H264}) || c.Pool != api.PoolNVENC {
 		t.Errorf("estimated %+v", c)
+	}
+	// AV1 at its own cost, where every device does it; the sum stays what is published.
+	c, known = Estimate([]Device{ok("NVIDIA L4", 2), ok("NVIDIA L4", 2)})
+	hd := api.Screen{Width: 1280, Height: 720, FPS: 30}
+	if !known || !reflect.DeepEqual(c.Codecs, []api.Codec{api.H264, api.AV1}) || c.Macroblocks != 4*652*8160 ||
+		c.Cost(api.H264, api.PresetDefault, hd) != 108_000 || c.Cost(api.AV1, api.PresetDefault, hd) != 108_000*843/1000 {
+		t.Errorf("estimated %+v", c)
+	}
+	if streams, published := c.Macroblocks/c.Cost(api.AV1, api.PresetDefault, hd), uint64(4*774*8160/108_000); streams > published || streams+1 < published {
+		t.Errorf("estimated %d streams of AV1, published %d", streams, published)
 	}
 }
 

@@ -43,8 +43,8 @@ func (m *RenderMeter) Read(now time.Time) []Reading {
 	}
 	out := make([]Reading, 0, len(m.Paths))
 	for i, path := range m.Paths {
-		r := Reading{Engine: fmt.Sprintf("%s%d", api.PoolVAAPI, i), Index: i, State: StateOK,
-			GPU: -1, Encoder: -1, Memory: -1, Sessions: -1, FPS: -1, LatencyUS: -1, Temperature: -1}
+		r := Silent(StateOK, "")
+		r.Engine, r.Index = fmt.Sprintf("%s%d", api.PoolVAAPI, i), i
 		device := m.device(path)
 		if _, err := os.Stat(filepath.Join(m.Root, path)); err != nil {
 			r.State, r.Detail = StateLost, "its device file is gone"

@@ -28,8 +28,7 @@ func (inv Inventory) Steady(s Sample) Sample {
 
 // among finds the device's reading.
 func (d Device) among(all []Reading) Reading {
-	r := Reading{State: StateLost, Detail: "the driver lists it no more",
-		GPU: -1, Encoder: -1, Memory: -1, Sessions: -1, FPS: -1, LatencyUS: -1, Temperature: -1}
+	r := Silent(StateLost, "the driver lists it no more")
 	at := slices.IndexFunc(all, func(r Reading) bool {
 		if d.UUID == "" || r.UUID == "" { // one that is lost says not who it is
 			return r.Engine == "" && r.Index == d.Index

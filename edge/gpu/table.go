@@ -1,6 +1,7 @@
 package gpu
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 
@@ -9,56 +10,79 @@ import (
 
 // Published is what is published of a model.
 type Published struct {
-	Engines     int    // encoders; 0 = none
-	Macroblocks uint64 // per second, all engines, H.264 for low latency; of other codecs nothing is tabled
-	Codecs      []api.Codec
-	Source      string
+	Engines int // encoders; 0 = none
+	// Rates are macroblocks per second of all engines, for low latency, by the
+	// codecs that the model encodes.
+	Rates  map[api.Codec]uint64
+	Source string
 }
 
-// Sources of the table. Frames per second are of 1920x1080 (8,160 macroblocks),
-// H.264, preset P3, low latency, for one engine.
-const (
-	noteNVENC = "NVIDIA Video Codec SDK 13.0, NVENC application note, table of H.264 P3 low latency"
-	matrix    = "NVIDIA video encode and decode GPU support matrix"
-	seedT4    = "37 streams of 1280x720@30, the figure that planners of Anbox Cloud use"
+// Codecs lists what the model encodes, in the order in which it is measured.
+func (p Published) Codecs() []api.Codec {
+	return slices.DeleteFunc(hardwareCodecs(), func(c api.Codec) bool { return p.Rates[c] == 0 })
+}
 
-	hd1080     = 8160
-	fpsTuring  = 600
-	fpsAmpere  = 613
-	fpsAda     = 652
-	fpsModernB = 718 // Blackwell
+func hardwareCodecs() []api.Codec { return []api.Codec{api.H264, api.H265, api.AV1} }
+
+// generation is what one engine of an architecture is published to encode:
+// pictures of 1920x1080 a second, preset P3, constant bitrate, low latency. 0 =
+// not at all: AV1 comes with Ada (the support matrix; H.265 with the second
+// Maxwell, which is before all of these).
+type generation struct{ h264, h265, av1 uint64 }
+
+const (
+	noteNVENC = "NVIDIA Video Codec SDK 13.0, NVENC application note, encoding performance at P3 for low latency"
+	matrix    = "NVIDIA video encode and decode GPU support matrix"
+	seedT4    = "37 streams of 1280x720@30 in H.264, the figure that planners of Anbox Cloud use; H.265 by Turing's ratio in the NVENC application note"
+
+	hd1080 = 8160 // macroblocks of 1920x1080
 )
+
+func turing() generation    { return generation{600, 463, 0} }
+func ampere() generation    { return generation{613, 467, 0} }
+func ada() generation       { return generation{652, 494, 774} }
+func blackwell() generation { return generation{718, 529, 798} }
+
+// published gives the figures of so many engines; per1080 is the macroblocks that
+// one picture of the table's stands for.
+func (g generation) published(engines int, per1080 float64, source string) Published {
+	p := Published{Engines: engines, Rates: map[api.Codec]uint64{}, Source: source}
+	for c, fps := range map[api.Codec]uint64{api.H264: g.h264, api.H265: g.h265, api.AV1: g.av1} {
+		if n := uint64(float64(fps*uint64(engines)) * per1080); n > 0 {
+			p.Rates[c] = n
+		}
+	}
+	return p
+}
 
 // model is one row: the first whose words all stand in a device's name holds.
 type model struct {
 	words   string
 	engines int
-	fps     uint64 // of one engine
-	av1     bool
-	source  string
+	generation
 }
 
 // models lists parts before their families, so that "L40S" is found before "L4".
 // A name in no row has an unknown number of engines: the probe finds out.
 func models() []model {
 	return []model{
-		{"H100", 0, 0, false, matrix},
-		{"H200", 0, 0, false, matrix},
-		{"H800", 0, 0, false, matrix},
-		{"A100", 0, 0, false, matrix},
-		{"A30", 0, 0, false, matrix},
-		{"B200", 0, 0, false, matrix},
-		{"L40S", 3, fpsAda, true, noteNVENC},
-		{"L40", 3, fpsAda, true, noteNVENC},
-		{"L4", 2, fpsAda, true, noteNVENC},
-		{"A16", 1, fpsAmpere, false, noteNVENC}, // the board shows as four devices
-		{"A10G", 1, fpsAmpere, false, noteNVENC},
-		{"A10", 1, fpsAmpere, false, noteNVENC},
-		{"A40", 1, fpsAmpere, false, noteNVENC},
-		{"RTX 50", 1, fpsModernB, true, noteNVENC},
-		{"RTX 40", 1, fpsAda, true, noteNVENC},
-		{"RTX 30", 1, fpsAmpere, false, noteNVENC},
-		{"RTX 20", 1, fpsTuring, false, noteNVENC},
+		{"H100", 0, generation{}},
+		{"H200", 0, generation{}},
+		{"H800", 0, generation{}},
+		{"A100", 0, generation{}},
+		{"A30", 0, generation{}},
+		{"B200", 0, generation{}},
+		{"L40S", 3, ada()},
+		{"L40", 3, ada()},
+		{"L4", 2, ada()},
+		{"A16", 1, ampere()}, // the board shows as four devices
+		{"A10G", 1, ampere()},
+		{"A10", 1, ampere()},
+		{"A40", 1, ampere()},
+		{"RTX 50", 1, blackwell()},
+		{"RTX 40", 1, ada()},
+		{"RTX 30", 1, ampere()},
+		{"RTX 20", 1, turing()},
 	}
 }
 
@@ -66,20 +90,17 @@ func models() []model {
 // does not have.
 func PublishedOf(name string) (p Published, ok bool) {
 	if has(name, "T4") { // between P3 and P5 of Turing
-		return Published{Engines: 1, Macroblocks: 37 * 108_000, Codecs: []api.Codec{api.H264, api.H265}, Source: seedT4}, true
+		g := turing()
+		return g.published(1, 37*108_000/float64(g.h264), seedT4), true
 	}
 	for _, m := range models() {
 		if !has(name, m.words) {
 			continue
 		}
-		p = Published{Engines: m.engines, Macroblocks: uint64(m.engines) * m.fps * hd1080, Source: m.source}
-		if m.engines > 0 {
-			p.Codecs = []api.Codec{api.H264, api.H265} // every NVENC since Pascal
+		if m.engines == 0 {
+			return Published{Source: matrix}, true
 		}
-		if m.av1 {
-			p.Codecs = append(p.Codecs, api.AV1)
-		}
-		return p, true
+		return m.published(m.engines, hd1080, noteNVENC), true
 	}
 	return Published{}, false
 }
@@ -98,22 +119,28 @@ func has(name, words string) bool {
 	return rest == "" || rest[0] == ' ' || rest[0] == '-'
 }
 
-// Estimate gives what the devices are published to encode: it stands in for a
-// certificate. H.265 waits for one: its speed is not in the table, and no other
-// engine may take its sessions over. ok is false when no device is in the table.
+// Estimate gives what the devices are published to encode, each codec at its own
+// cost: it stands in for a certificate. It offers what every device does, for
+// nobody knows yet which of them is asked, and H.265 only once it was measured:
+// no other engine may take its sessions over. ok is false when no device is in
+// the table.
 func Estimate(devices []Device) (c api.Capacity, ok bool) {
-	c.Pool = api.PoolNVENC
+	var known []Published
+	codecs := []api.Codec{api.H264, api.AV1}
 	for _, d := range devices {
-		p, known := PublishedOf(d.Name)
-		if !known || !d.Encodes() || p.Macroblocks == 0 {
+		p, there := PublishedOf(d.Name)
+		if !there || !d.Encodes() || p.Engines == 0 {
 			continue
 		}
-		c.Macroblocks += p.Macroblocks
-		if c.Codecs == nil || len(p.Codecs) < len(c.Codecs) {
-			c.Codecs = p.Codecs // what every device does
-		}
-		ok = true
+		known = append(known, p)
+		codecs = slices.DeleteFunc(codecs, func(c api.Codec) bool { return p.Rates[c] == 0 })
 	}
-	c.Codecs = slices.DeleteFunc(slices.Clone(c.Codecs), func(k api.Codec) bool { return k == api.H265 })
-	return c, ok
+	var as api.Certificate // what it would be if the figures were measured
+	for i, p := range known {
+		for _, codec := range codecs {
+			as.Engines = append(as.Engines, api.EngineCertificate{Engine: fmt.Sprint(i), Pool: api.PoolNVENC, Codec: codec,
+				State: api.EngineCertified, Macroblocks: p.Rates[codec]})
+		}
+	}
+	return as.Certified(api.PoolNVENC)
 }

@@ -204,8 +204,8 @@ func cString(chars []int8) string {
 func (d *Driver) Read(context.Context) []gpu.Reading {
 	out := make([]gpu.Reading, 0, len(d.devices))
 	for i, dev := range d.devices {
-		r := gpu.Reading{Index: dev.Index, UUID: dev.UUID, State: dev.State, Detail: dev.Detail,
-			GPU: -1, Encoder: -1, Memory: -1, Sessions: -1, FPS: -1, LatencyUS: -1, Temperature: -1}
+		r := gpu.Silent(dev.State, dev.Detail)
+		r.Index, r.UUID = dev.Index, dev.UUID
 		if h := d.handles[i]; h != nil && (dev.State == gpu.StateOK || dev.State == gpu.StateNoEncoder) {
 			d.read(h, &r)
 			if r.State == gpu.StateLost {
