@@ -32,6 +32,9 @@ const (
 	TypeState     Type = 7 // encode → stream: State
 	TypePause     Type = 8 // stream → encode: Pause, nobody watches
 	TypeDrawn     Type = 9 // encode → stream: 8 bytes, Drawn of the video frame that follows
+	// TypeBusy is encode → stream, no payload: a driver takes long to open, this is
+	// no hang. An older stream process passes over it, having heard it.
+	TypeBusy Type = 10
 )
 
 // Hello opens the protocol.

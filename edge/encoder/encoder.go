@@ -115,7 +115,6 @@ func Run(ctx context.Context, cfg Config) error {
 	if cfg.Open != nil {
 		s.open = cfg.Open
 	}
-	defer s.close()
 	messages := make(chan any, queue)
 	gone := make(chan error, 1)
 	go func() {
@@ -125,12 +124,29 @@ func Run(ctx context.Context, cfg Config) error {
 	// Closing the socket is what ends a waiting Read.
 	stop := context.AfterFunc(ctx, func() { _ = cfg.Socket.Close() })
 	defer stop()
-	err = s.run(ctx, messages)
+	err = s.guarded(ctx, messages)
 	cancel()
 	if lost := <-gone; err == nil && lost != nil {
 		err = lost
 	}
 	return err
+}
+
+// guarded runs the session until it ends, or hangs in a driver: then it is left
+// behind, for this process ends. Should the call return, it cleans up.
+func (s *session) guarded(ctx context.Context, messages <-chan any) error {
+	ended := make(chan error, 1)
+	go func() {
+		err := s.run(ctx, messages)
+		s.close()
+		ended <- err
+	}()
+	select {
+	case err := <-ended:
+		return err
+	case <-s.guard.hung:
+		return s.abandon()
+	}
 }
 
 // hello exchanges versions.

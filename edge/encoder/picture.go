@@ -32,6 +32,7 @@ const (
 // picture is the video part of a session.
 type picture struct {
 	enc           Video
+	fresh         bool // it has encoded nothing yet
 	width, height int // of the encoder
 	kbps          int // wanted
 	inUse         int // kbps that the encoder was told
@@ -150,13 +151,16 @@ func (s *session) fit(pic *capture.Picture) error {
 		return nil
 	}
 	p.drop()
+	s.guard.enter(s.cfg.Pool, "opening the encoder", openMost)
 	enc, err := s.open(encode.Config{
 		Codec: s.cfg.Codec, Pool: s.cfg.Pool, Device: s.cfg.Device, Width: pic.Width, Height: pic.Height, FPS: s.cfg.Screen.FPS,
 		BitrateKbps: p.kbps, Threads: s.cfg.Threads, Preset: s.cfg.Preset,
 	})
+	s.guard.leave()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errEngine, err)
 	}
+	p.fresh = true
 	p.enc, p.width, p.height, p.inUse, p.opened = enc, pic.Width, pic.Height, p.kbps, media.Now()
 	pic.Changed = []image.Rectangle{image.Rect(0, 0, pic.Width, pic.Height)}
 	s.log.Info("encoder opened", "encoder", enc.Name(), "width", pic.Width, "height", pic.Height, "kbps", p.kbps)
@@ -170,10 +174,17 @@ func (s *session) encodeLoaded(now int64) error { return s.encodeFrom(now, now) 
 func (s *session) encodeFrom(begun, taken int64) error {
 	p := &s.picture
 	key := p.wantKey && (p.lastKey == 0 || time.Duration(taken-p.lastKey) >= keySpacing)
+	limit := hangMost
+	if p.fresh {
+		limit = openMost
+	}
+	s.guard.enter(s.cfg.Pool, p.enc.Name(), limit)
 	out, err := p.enc.Encode(key)
+	s.guard.leave()
 	if err != nil {
 		return fmt.Errorf("%w: %w", errEngine, err)
 	}
+	p.fresh = false
 	now := media.Now()
 	s.stats.add(time.Duration(now - begun))
 	if out.Key {
@@ -212,11 +223,15 @@ func (s *session) settleBitrate() {
 			return
 		}
 	}
-	if err := p.enc.SetBitrate(p.kbps); err != nil {
+	s.guard.enter(s.cfg.Pool, "changing the bitrate", openMost) // which may open it again
+	err := p.enc.SetBitrate(p.kbps)
+	s.guard.leave()
+	if err != nil {
 		s.log.Warn("bitrate not changed", "kbps", p.kbps, "error", err)
 		p.kbps = p.inUse
 		return
 	}
+	p.fresh = p.fresh || !p.enc.Live()
 	p.inUse, p.opened = p.kbps, media.Now()
 }
 

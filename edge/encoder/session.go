@@ -41,6 +41,7 @@ type session struct {
 	sound *sound
 
 	open        func(encode.Config) (Video, error)
+	guard       *guard
 	engineFault bool // what ends the process is the encoder's fault
 
 	picture picture
@@ -56,11 +57,13 @@ type opening struct {
 }
 
 func newSession(conn *media.Conn, log *slog.Logger) *session {
-	return &session{
+	s := &session{
 		conn: conn, log: log, start: media.Now(), open: openVideo,
 		opened:    make(chan opening, 1),
 		screenEnd: make(chan error, 1),
 	}
+	s.guard = newGuard(s.sayBusy)
+	return s
 }
 
 // errEngine marks what is the fault of the encoder or its driver: another engine

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -88,6 +89,7 @@ type stream struct {
 	audio  chan media.Frame
 	states chan media.State
 	ended  chan error // Run's answer
+	busy   atomic.Int32
 }
 
 // startEncoder runs an encode process in this one.
@@ -139,6 +141,8 @@ func serve(t testing.TB, socket net.Conn) *stream {
 				return
 			}
 			switch m.Type {
+			case media.TypeBusy:
+				s.busy.Add(1)
 			case media.TypeFrame:
 				f, err := media.ParseFrame(m.Payload)
 				if err != nil {
