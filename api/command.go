@@ -17,6 +17,8 @@ const (
 	VerbLog   Verb = "log"   // read a part of what the application wrote
 	// VerbShares says which shares there are: those who came by others are cut.
 	VerbShares Verb = "shares"
+	// VerbEnter asks whether the instance can be entered; links of RoleEnter follow.
+	VerbEnter Verb = "enter"
 )
 
 // Command tells an edge what is desired of a session. The edge answers each

@@ -38,6 +38,8 @@ func (a *Agent) onCommand(_ context.Context, c api.Command) api.Ack {
 		return a.showLog(c)
 	case api.VerbShares:
 		return a.share(c)
+	case api.VerbEnter:
+		return a.enter(c)
 	default:
 		return refuse("verb %q is not known", c.Verb)
 	}

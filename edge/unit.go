@@ -75,12 +75,8 @@ func (a *Agent) newUnit(id api.SessionID, g api.Generation, spec api.Spec) *unit
 		log: a.log.With("session", id, "generation", g), reporter: newReporter(a),
 		asked: make(chan api.Command, maxAsked), halted: make(chan struct{}),
 	}
-	u.shimL = newLink(a.dial, u.dir.ShimSocket(), u.halted, nil)
-	u.strmL = newLink(a.dial, u.dir.StreamSocket(), u.halted, func(s api.Signal) {
-		if err := a.cfg.Bus.SendSignal(s); err != nil {
-			u.log.Debug("signal was dropped", "error", err) // its sender re-sends
-		}
-	})
+	u.shimL = newLink(a.dial, u.dir.ShimSocket(), u.halted, u.up)
+	u.strmL = newLink(a.dial, u.dir.StreamSocket(), u.halted, u.up)
 	u.setCost(local.StreamState{})
 	return u
 }
@@ -99,8 +95,6 @@ func (u *unit) ask(c api.Command) {
 		u.log.Warn("too many commands wait", "verb", c.Verb)
 	}
 }
-
-func (u *unit) signal(s api.Signal) { u.strmL.send(local.Message{Kind: local.KindSignal, Signal: &s}) }
 
 func (u *unit) report() api.Report {
 	r, _ := u.reporter.get()

@@ -210,6 +210,26 @@ func (s *Server) ListInstances(_ context.Context, q api.InstanceQuery) ([]api.In
 	return all[from:to], len(all), nil
 }
 
+// EnterInstance asks an instance's node whether the instance can be entered.
+func (s *Server) EnterInstance(ctx context.Context, v api.Session) error {
+	if err := s.serving(); err != nil {
+		return err
+	}
+	if v.Node == "" || v.Observed != api.ObservedRunning {
+		return api.Errorf(api.CodeConflict, "the instance does not run: it is %s", v.Status())
+	}
+	ack, err := s.cfg.Bus.Command(ctx, v.Node, api.Command{Verb: api.VerbEnter, Session: v.ID, Generation: v.Generation})
+	switch {
+	case err != nil:
+		return &api.Error{Code: api.CodeUnavailable, Message: "the instance's node does not answer", Err: err}
+	case !ack.OK && strings.HasPrefix(ack.Error, "verb "):
+		return api.Errorf(api.CodeConflict, "the instance's node runs a version that lets nobody in: upgrade it")
+	case !ack.OK:
+		return api.Errorf(api.CodeConflict, "%s", ack.Error)
+	}
+	return nil
+}
+
 // InstanceLog asks an instance's node for a part of its log.
 func (s *Server) InstanceLog(ctx context.Context, v api.Session, q api.LogQuery) (api.LogPart, error) {
 	if err := s.serving(); err != nil {

@@ -307,6 +307,7 @@ func (s *Server) pour(c *gin.Context, i api.Instance, p api.LogPart, follow bool
 	defer tick.Stop()
 	out := http.NewResponseController(c.Writer)
 	for {
+		_ = out.SetWriteDeadline(time.Now().Add(enterStall)) // the server's own would cut who follows
 		if _, err := c.Writer.WriteString(p.Text); err != nil {
 			return
 		}

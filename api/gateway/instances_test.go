@@ -82,6 +82,13 @@ func (x *fakeInstances) InstanceLog(_ context.Context, _ api.Session, q api.LogQ
 	return api.LogPart{Text: x.log[from:], From: from, Next: int64(len(x.log)), Ended: x.ended}, nil
 }
 
+func (x *fakeInstances) EnterInstance(_ context.Context, s api.Session) error {
+	if s.Observed != api.ObservedRunning {
+		return api.Errorf(api.CodeConflict, "the instance does not run: it is %s", s.Status())
+	}
+	return nil
+}
+
 func (x *fakeInstances) say(text string, ended bool) {
 	x.mu.Lock()
 	defer x.mu.Unlock()

@@ -21,7 +21,7 @@ func newInstance(o *options) *cobra.Command {
 		Example: "  perigee instance launch xterm --stream --wait\n  perigee instance list --status running\n  perigee instance logs lab --follow",
 	}
 	group(cmd)
-	cmd.AddCommand(instanceLaunch(o), instanceList(o), instanceShow(o), instanceLogs(o), instanceDelete(o))
+	cmd.AddCommand(instanceLaunch(o), instanceList(o), instanceShow(o), instanceLogs(o), instanceExec(o), instancePush(o), instancePull(o), instanceDelete(o))
 	return cmd
 }
 

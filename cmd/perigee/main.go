@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,6 +31,9 @@ func run(ctx context.Context, args []string, in io.Reader, out, errs io.Writer) 
 func report(err error, errs io.Writer) int {
 	if err == nil {
 		return 0
+	}
+	if e, ok := errors.AsType[exitError](err); ok { // the command has said all
+		return e.status
 	}
 	_, _ = fmt.Fprintln(errs, "perigee:", explain(err)) // nothing is left to tell of a broken stderr
 	if isUsage(err) {

@@ -62,6 +62,8 @@ type boxConfig struct {
 	net    *network
 	root   *root             // of a container; nil for a program, which sees the host's /usr
 	files  map[string]string // of boxFiles: where they are on the stage
+	temps  map[string]string // of boxTemps: the same; nil = new ones for each sandbox
+	more   map[string]string // of the environment, for one command
 }
 
 // find gives the command as the sandbox finds it; in a container that is left
@@ -133,16 +135,16 @@ func (b *boxConfig) arguments() []string {
 	// Their pages count as the application's memory, so half of it bounds each.
 	size := strconv.Itoa(max(b.spec.App.Resources.MemoryMiB/2, 1) << 20)
 	a = append(a, "--proc", "/proc", "--dev", "/dev")
-	for _, d := range []string{"/dev/shm", "/tmp", "/var/tmp", boxHome, boxRuntime} {
-		if d == boxHome && b.home != "" {
-			a = append(a, "--bind", b.home, boxHome)
+	for _, d := range append(boxTemps(), boxHome) {
+		at := b.temps[d]
+		if d == boxHome {
+			at = b.home
+		}
+		if at != "" {
+			a = append(a, "--bind", at, d)
 			continue
 		}
-		mode := "1777"
-		if d == boxHome || d == boxRuntime {
-			mode = "0700"
-		}
-		a = append(a, "--perms", mode, "--size", size, "--tmpfs", d)
+		a = append(a, "--perms", tempMode(d), "--size", size, "--tmpfs", d)
 	}
 	if b.root == nil {
 		a = append(a, "--symlink", "/run", "/var/run",
@@ -178,6 +180,16 @@ func (b *boxConfig) arguments() []string {
 	return a
 }
 
+// boxTemps are the sandbox's own folders in memory, beside its home.
+func boxTemps() []string { return []string{"/dev/shm", "/tmp", "/var/tmp", boxRuntime} }
+
+func tempMode(d string) string {
+	if d == boxHome || d == boxRuntime {
+		return "0700"
+	}
+	return "1777"
+}
+
 // environment is the application's, sorted.
 func (b *boxConfig) environment() []string {
 	env := map[string]string{
@@ -203,6 +215,7 @@ func (b *boxConfig) environment() []string {
 	for k, v := range b.spec.App.Env {
 		env[k] = v
 	}
+	maps.Copy(env, b.more)
 	out := make([]string, 0, len(env))
 	for k, v := range env {
 		out = append(out, k+"="+v)

@@ -53,6 +53,32 @@ func (s *stage) disk(ctx context.Context, dir local.Session, memoryMiB, diskMiB 
 	})
 }
 
+// temps makes the sandbox's folders in memory, in place of those of an earlier
+// one, so that what enters the sandbox later sees the same ones. Without root
+// there are none: each sandbox has its own.
+func (s *stage) temps(memoryMiB int) (map[string]string, error) {
+	if !s.l.private {
+		return nil, nil
+	}
+	out := map[string]string{}
+	err := s.l.do(func() error {
+		for i, d := range boxTemps() {
+			p := filepath.Join(s.root, "temp"+strconv.Itoa(i))
+			err := unix.Unmount(p, unix.MNT_DETACH)
+			if errors.Is(err, unix.ENOENT) {
+				err = os.Mkdir(p, 0o700)
+			}
+			opts := fmt.Sprintf("mode=%s,size=%dm", tempMode(d), max(memoryMiB/2, 1))
+			if err = errors.Join(err, unix.Mount("perigee", p, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, opts), s.own(p)); err != nil {
+				return fmt.Errorf("mount %s: %w", d, err)
+			}
+			out[d] = p
+		}
+		return nil
+	})
+	return out, err
+}
+
 // home makes the application's home on the disk.
 func (s *stage) home(disk string) (string, error) {
 	if disk == "" {

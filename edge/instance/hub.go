@@ -2,6 +2,7 @@ package instance
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -15,6 +16,7 @@ type hub struct {
 	stops chan local.Message
 	sizes chan api.Screen
 	left  chan struct{} // closed: requests are not taken any more
+	visit atomic.Pointer[visits]
 
 	mu    sync.Mutex // guards state
 	state local.InstanceState
@@ -44,6 +46,10 @@ func newHub(dir local.Session, first local.InstanceState) (*hub, error) {
 
 func (h *hub) take(m local.Message) {
 	switch {
+	case m.Kind == local.KindSignal && m.Signal != nil:
+		if v := h.visit.Load(); v != nil {
+			v.signal(*m.Signal)
+		}
 	case m.Kind == local.KindStop:
 		select {
 		case h.stops <- m:
@@ -71,6 +77,9 @@ func (h *hub) set(change func(*local.InstanceState)) error {
 	h.out.Tell(local.Message{Kind: local.KindState, Instance: &state})
 	return err
 }
+
+// tell sends a signal towards one who has entered.
+func (h *hub) tell(s api.Signal) { h.out.Broadcast(local.Message{Kind: local.KindSignal, Signal: &s}) }
 
 // lonely says for how long nobody has been connected.
 func (h *hub) lonely() time.Duration { return h.out.Lonely() }

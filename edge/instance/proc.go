@@ -84,7 +84,7 @@ func (l *launcher) startIn(ns *os.File, name string, cmd *exec.Cmd, g *group) (*
 	if cmd.SysProcAttr == nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
-	cmd.SysProcAttr.Setpgid = true
+	cmd.SysProcAttr.Setpgid = !cmd.SysProcAttr.Setsid
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGTERM
 	err := l.do(func() error {
 		leave, err := g.enter(cmd.SysProcAttr)

@@ -51,6 +51,7 @@ type shim struct {
 	log    *slog.Logger
 	spec   api.Spec
 	hub    *hub
+	visits *visits
 	l      *launcher
 	stage  *stage
 	appG   *group
@@ -113,6 +114,8 @@ func RunShim(ctx context.Context, cfg ShimConfig) error {
 		return fmt.Errorf("run shim: %w", err)
 	}
 	defer s.hub.close()
+	s.visits = newVisits(s.hub.tell, s.log)
+	s.hub.visit.Store(s.visits)
 	// Dumps of memory would outlive the session and hold what was in it.
 	_ = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
 
@@ -127,6 +130,7 @@ func RunShim(ctx context.Context, cfg ShimConfig) error {
 		e = s.watch(ctx)
 	}
 	s.hub.leave() // no more requests; the final state follows
+	s.visits.close()
 	if err := s.clean(e.force); err != nil {
 		s.log.Error("instance could not be cleaned", "error", err)
 	}

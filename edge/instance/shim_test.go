@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,6 +26,9 @@ type testShim struct {
 	done  chan struct{}
 	conn  *local.Conn
 	begun time.Time
+
+	visits   *local.Conn
+	visitors sync.Map // of ids
 }
 
 var serial atomic.Uint32

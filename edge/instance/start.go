@@ -109,10 +109,18 @@ func (s *shim) launch(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if s.app, err = startApplication(s.box, command); err != nil {
+	box := s.box
+	if box.temps, err = s.stage.temps(s.spec.App.Resources.MemoryMiB); err != nil {
 		return err
 	}
-	return s.app.waitStarted(ctx)
+	if s.app, err = startApplication(box, command); err != nil {
+		return err
+	}
+	if err := s.app.waitStarted(ctx); err != nil {
+		return err
+	}
+	s.visits.open(box, s.app)
+	return nil
 }
 
 func (s *shim) within(ctx context.Context, f func(context.Context) error) error {

@@ -32,6 +32,7 @@ func (s *shim) watch(ctx context.Context) end {
 		case size := <-s.hub.sizes:
 			s.resize(size)
 		case <-ended:
+			s.visits.leave()
 			e := s.appEnd()
 			if !s.spec.App.OnExit.Again(e.observed == api.ObservedFailed, s.runs) {
 				s.ended = true
