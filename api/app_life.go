@@ -118,4 +118,7 @@ func (o OnExit) Again(failed bool, n int) bool {
 type IdlePolicy struct {
 	// Minutes without a client that end a joinable session; 0 = the general default.
 	Minutes int `json:"minutes,omitempty" yaml:"minutes"`
+	// Guests who came by a share count as its client: a session goes on while one
+	// of them watches. Without it, it is idle once its own client has left.
+	Guests bool `json:"guests,omitempty" yaml:"guests"`
 }

@@ -94,6 +94,9 @@ const (
 // Permissions are what an instance may use beside its screen and sound.
 type Permissions struct {
 	Network NetworkAccess `json:"network,omitempty" yaml:"network"`
+	// Microphone gives the instance a sound source that carries what the client
+	// says; without it there is none, and no client is asked for it.
+	Microphone bool `json:"microphone,omitempty" yaml:"microphone"`
 }
 
 // Screen fills what a client leaves open (zero) from the application's defaults

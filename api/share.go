@@ -11,12 +11,16 @@ import (
 // ViewerRight is one thing that a viewer in control may do beside watching.
 type ViewerRight string
 
-// MayInput is the right to pointer, touch, keyboard and text.
-const MayInput ViewerRight = "input"
+// Rights of a viewer.
+const (
+	MayInput      ViewerRight = "input"      // pointer, touch, keyboard and text
+	MayData       ViewerRight = "data"       // data channels to the application
+	MayMicrophone ViewerRight = "microphone" // to be heard by the application, where that may hear
+)
 
 // ViewerRights lists the rights that are served.
 func ViewerRights() []ViewerRight {
-	return []ViewerRight{MayInput}
+	return []ViewerRight{MayData, MayInput, MayMicrophone}
 }
 
 // Seat is what a viewer of a session may do.

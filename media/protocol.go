@@ -35,6 +35,8 @@ const (
 	// TypeBusy is encode → stream, no payload: a driver takes long to open, this is
 	// no hang. An older stream process passes over it, having heard it.
 	TypeBusy Type = 10
+	// TypeVoice is stream → encode: binary Voice. An older encode process passes over it.
+	TypeVoice Type = 16
 )
 
 // Hello opens the protocol.

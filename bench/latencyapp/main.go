@@ -22,6 +22,7 @@ import (
 type options struct {
 	fps   float64
 	tone  bool
+	hear  float64
 	still bool
 	rects bool
 	noise bool
@@ -33,6 +34,7 @@ func main() {
 	var o options
 	flag.Float64Var(&o.fps, "fps", 60, "pictures per second, 1 to 240")
 	flag.BoolVar(&o.tone, "tone", false, "play 440 Hz through pacat (package pulseaudio-utils)")
+	flag.Float64Var(&o.hear, "hear", 0, "write how loud this frequency in `Hz` is in the default source (package pulseaudio-utils)")
 	flag.BoolVar(&o.still, "still", false, "paint one picture and then no more, whatever is pressed")
 	flag.BoolVar(&o.rects, "rects", false, "move rectangles over the whole picture")
 	flag.BoolVar(&o.noise, "noise", false, "fill the picture with noise that no motion explains: as much as any bitrate carries")
@@ -77,6 +79,9 @@ func run(ctx context.Context, o options) error {
 	})
 	if o.tone {
 		g.Go(func() error { return playTone(ctx) })
+	}
+	if o.hear > 0 {
+		g.Go(func() error { return hear(ctx, o.hear, os.Stdout) })
 	}
 	if o.echo != "" {
 		g.Go(func() error { return echo(ctx, o.data, o.echo) })

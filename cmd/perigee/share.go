@@ -25,17 +25,22 @@ func sessionShare(o *options) *cobra.Command {
 	var body api.ShareBody
 	var seat api.Seat
 	var control bool
+	var rights []string
 	var expiry string
 	cmd := &cobra.Command{
 		Use:   "share SESSION",
 		Short: "Make a link for others to watch a session, or to drive it too",
 		Example: `  perigee session share c25k8fh3pn6a8q46taug --description "for Ann"
-  perigee session share c25k8fh3pn6a8q46taug --control --expiry 2h`,
+  perigee session share c25k8fh3pn6a8q46taug --control --expiry 2h
+  perigee session share c25k8fh3pn6a8q46taug --right input`,
 		Args: exactly("the session's id"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			seat.Role = api.RoleViewer
-			if control {
+			if control || len(rights) > 0 {
 				seat.Role = api.RoleControl
+			}
+			for _, r := range rights {
+				seat.Rights = append(seat.Rights, api.ViewerRight(r))
 			}
 			body.Perigee = &seat
 			if expiry != "" {
@@ -58,7 +63,8 @@ func sessionShare(o *options) *cobra.Command {
 	}
 	f := cmd.Flags()
 	f.StringVar(&body.Description, "description", "", "whom or what it is for")
-	f.BoolVar(&control, "control", false, "let them use keyboard and pointer too (default: watch only)")
+	f.BoolVar(&control, "control", false, "let them drive it too, with every right (default: watch only)")
+	f.StringSliceVar(&rights, "right", nil, "what they may do, if not all: input, data (channels to the application), microphone; repeat for more")
 	f.StringVar(&expiry, "expiry", "", "a duration like 2h, a date, or a time like 2026-12-24T18:00:00Z (default 12h, at most 30 days)")
 	return cmd
 }

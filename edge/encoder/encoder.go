@@ -216,6 +216,8 @@ func parse(m media.Message) (v any, err error) {
 		v, err = decode[media.Input](m)
 	case media.TypePause:
 		v, err = decode[media.Pause](m)
+	case media.TypeVoice:
+		v, err = media.ParseVoice(m.Payload)
 	case media.TypeKeyframe:
 		v = keyframe{}
 	}

@@ -38,7 +38,8 @@ type session struct {
 	screenEnd  chan error
 	ticket     int // counts openings: the result of an outdated one is closed
 
-	sound *sound
+	sound  *sound
+	voices voices
 
 	open        func(encode.Config) (Video, error)
 	guard       *guard
@@ -61,6 +62,7 @@ func newSession(conn *media.Conn, log *slog.Logger) *session {
 		conn: conn, log: log, start: media.Now(), open: openVideo,
 		opened:    make(chan opening, 1),
 		screenEnd: make(chan error, 1),
+		voices:    voices{log: log},
 	}
 	s.guard = newGuard(s.sayBusy)
 	return s
@@ -141,6 +143,8 @@ func (s *session) handle(ctx context.Context, m any) error {
 			s.picture.wantKey, s.picture.pending = true, true
 			s.picture.drawnAt = 0 // drawn while nobody watched: that long it did not wait
 		}
+	case media.Voice:
+		s.voices.take(ctx, s.cfg.Pulse, m)
 	case keyframe:
 		s.picture.wantKey = true
 	}
@@ -290,6 +294,7 @@ func (s *session) closeScreen() {
 func (s *session) close() {
 	s.closeScreen()
 	s.sound.close()
+	s.voices.close()
 	s.picture.drop()
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -40,12 +41,12 @@ func start(t testing.TB, cmd *exec.Cmd) {
 	})
 }
 
-func startPulse(t testing.TB) string {
+func startPulse(t testing.TB, modules ...string) string {
 	t.Helper()
 	dir := t.TempDir()
 	socket, script := filepath.Join(dir, "pulse.sock"), filepath.Join(dir, "inst.pa")
 	if err := os.WriteFile(script, []byte("load-module module-native-protocol-unix auth-anonymous=1 socket="+socket+
-		"\nload-module module-null-sink\n"), 0o600); err != nil {
+		"\nload-module module-null-sink\n"+strings.Join(modules, "")), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("pulseaudio", "-n", "-F", script, "--daemonize=no", "--exit-idle-time=-1", "--disallow-exit", "--disable-shm=yes")

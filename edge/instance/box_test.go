@@ -227,6 +227,20 @@ pactl info >/dev/null && echo still=yes
 	}
 }
 
+// With the permission the default source is what the encode process plays into
+// the microphone's sink, not what the application itself plays.
+func TestMicrophoneIsTheDefaultSource(t *testing.T) {
+	t.Parallel()
+	got := asks(t, api.App{Permissions: api.Permissions{Microphone: true}}, `
+pactl info | sed -n 's/^Default Sink: /sink=/p; s/^Default Source: /source=/p'
+pactl list short sinks | grep -q perigee_microphone && echo into=yes
+timeout 1 parec --raw --latency-msec=20 | head -c 9600 | wc -c | sed 's/^/heard=/'
+`)
+	if got["sink"] != "perigee" || got["source"] != "microphone" || got["into"] != "yes" || got["heard"] != "9600" {
+		t.Errorf("the sound server answers %v", got)
+	}
+}
+
 func TestExtraData(t *testing.T) {
 	t.Parallel()
 	b := boxConfig{spec: api.Spec{ExtraData: []byte(`{"level":3}`)}, x: &xserver{number: 7}, stage: &stage{l: &launcher{}}}

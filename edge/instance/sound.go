@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/perigee-cloud/perigee/edge/local"
+	"github.com/perigee-cloud/perigee/media"
 )
 
 const (
@@ -47,8 +48,17 @@ set-default-sink perigee
 set-default-source perigee.monitor
 `
 
+// microphoneScript adds what the encode process plays the client's microphone
+// into, and a source that takes it from there: many applications do not show a
+// sink's monitor to choose. Without rewinding the sink renders 50 ms ahead
+// instead of 2 s, so that a voice is heard at once.
+const microphoneScript = `load-module module-null-sink sink_name=` + media.MicrophoneSink + ` rate=48000 channels=1 norewinds=1 sink_properties=device.description=Perigee-microphone
+load-module module-remap-source source_name=microphone master=` + media.MicrophoneSink + `.monitor source_properties=device.description=Microphone
+set-default-source microphone
+`
+
 // startSound starts the sound server and waits until it answers.
-func startSound(ctx context.Context, l *launcher, st *stage, dir local.Session, g *group) (*sound, error) {
+func startSound(ctx context.Context, l *launcher, st *stage, dir local.Session, g *group, microphone bool) (*sound, error) {
 	tool, err := lookTool("pulseaudio", "pulseaudio")
 	if err != nil {
 		return nil, err
@@ -66,7 +76,11 @@ func startSound(ctx context.Context, l *launcher, st *stage, dir local.Session, 
 	if s.home, err = st.folder("pulse-home"); err != nil {
 		return nil, err
 	}
-	script, err := st.write("pulse.pa", fmt.Appendf(nil, soundScript, filepath.Join(s.staged, pulseName)), 0o600)
+	text := fmt.Appendf(nil, soundScript, filepath.Join(s.staged, pulseName))
+	if microphone {
+		text = append(text, microphoneScript...)
+	}
+	script, err := st.write("pulse.pa", text, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -153,7 +153,7 @@ func (s *shim) serve(ctx context.Context) error {
 		return err
 	})
 	g.Go(func() (err error) {
-		s.sound, err = startSound(ctx, s.l, s.stage, s.cfg.Dir, s.srvG)
+		s.sound, err = startSound(ctx, s.l, s.stage, s.cfg.Dir, s.srvG, s.spec.App.Permissions.Microphone)
 		return err
 	})
 	g.Go(func() (err error) {

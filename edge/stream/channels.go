@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/local"
 	"github.com/perigee-cloud/perigee/media/rtc"
 )
@@ -26,26 +27,35 @@ const (
 // channels are the data channels of one viewer, each a unix socket in the
 // instance to which the application connects.
 type channels struct {
-	dir   local.Session
-	log   *slog.Logger
-	guest bool // the sockets are the client's own: a guest gets none
+	dir local.Session
+	log *slog.Logger
+	may bool   // its seat holds them
+	of  string // behind the sockets' names: "" of the client
 
 	mu     sync.Mutex
 	open   map[*channel]bool
 	closed bool
 }
 
-func newChannels(dir local.Session, log *slog.Logger, guest bool) *channels {
-	return &channels{dir: dir, log: log, guest: guest, open: map[*channel]bool{}}
+// newChannels gives the client the sockets of the wire contract's names, and
+// each guest ones of its own, after "@" and the name of its connection: the
+// application tells them apart, and a slow guest holds up nobody.
+func newChannels(dir local.Session, log *slog.Logger, v *viewer) *channels {
+	s := &channels{dir: dir, log: log, may: v.seat.May(api.MayData), open: map[*channel]bool{}}
+	if v.guest() {
+		s.of = "@" + v.id
+	}
+	return s
 }
 
 // add serves a channel that the client opened.
 func (s *channels) add(c *rtc.Channel) {
-	if s.guest {
+	if !s.may {
+		s.log.Info("data channel refused: the seat has no right to it", "name", c.Name)
 		_ = c.Close() // the connection may be gone already
 		return
 	}
-	ln, err := listen(s.dir, c.Name)
+	ln, err := listen(s.dir, c.Name+s.of)
 	if err != nil {
 		s.log.Error("data channel has no socket", "name", c.Name, "error", err)
 		_ = c.Close() // the connection may be gone already

@@ -123,6 +123,18 @@ func (e *encoder) input(i media.Input) {
 	e.send(media.TypeInput, i)
 }
 
+// voice hands on a packet of a microphone.
+func (e *encoder) voice(v media.Voice) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.conn == nil {
+		return
+	}
+	if err := e.conn.SendVoice(v); err != nil {
+		e.log.Debug("encode process takes no voice", "error", err) // the watch ends it
+	}
+}
+
 // last gives what the process last said of itself.
 func (e *encoder) last() media.State {
 	e.mu.Lock()

@@ -6,6 +6,7 @@ import (
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/media"
+	"github.com/perigee-cloud/perigee/media/input"
 )
 
 // typeViewers tells a page who watches and what it may do itself: seatTold. It
@@ -21,6 +22,9 @@ type seatTold struct {
 // guest says whether the viewer came by a share.
 func (v *viewer) guest() bool { return v.share > 0 }
 
+// driver names the viewer to the display: keys are held by each for itself.
+func (v *viewer) driver() input.Driver { return input.Driver(v.id) }
+
 // watched says whether anybody has a connection whose codec is agreed.
 func (s *session) watched() bool {
 	for _, v := range s.viewers {
@@ -29,6 +33,15 @@ func (s *session) watched() bool {
 		}
 	}
 	return false
+}
+
+// client says whether somebody is there for whom the session goes on: its own
+// client, and guests where the application says that they count.
+func (s *session) client() bool {
+	if s.spec.App.Idle.Guests && s.count() > 0 {
+		return true
+	}
+	return s.current != nil && s.current.connected && !s.current.over
 }
 
 // count is how many viewers are connected.

@@ -3,6 +3,8 @@ package stream
 import (
 	"context"
 	"encoding/json"
+	"net"
+	"path/filepath"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -104,10 +106,72 @@ func TestGuestsWatchBesideTheClient(t *testing.T) {
 	got(t, owner.gone, "cut of the first client")
 	watcher.fresh("picture after the owner came again")
 	next.leave()
-	r.wait("a session that only a guest watches", func() bool { s := r.last(); return s.Connected && s.Viewer == 0 && s.Encoding })
+	r.wait("a session that only a guest watches", func() bool { s := r.last(); return !s.Connected && s.Viewer == 0 && s.Encoding })
 	watcher.fresh("picture after the owner left")
 	say(watcher, `{"type":"stream::disconnect","data":{}}`)
 	r.wait("end of the last connection", func() bool { s := r.last(); return !s.Connected && !s.Encoding })
+}
+
+// A session goes on for guests alone where its application says so.
+func TestGuestsKeepASession(t *testing.T) {
+	r := start(t, func(_ *Config, s *api.Spec) { s.App.Idle.Guests = true })
+	owner := r.join("1-abc")
+	owner.watch()
+	guest := r.joinAs("g1-abc", api.RoleViewer)
+	guest.watch()
+	owner.leave()
+	r.wait("a session that only a guest watches", func() bool { s := r.last(); return s.Viewer == 0 && s.Connected })
+	guest.leave()
+	r.wait("a session that nobody watches", func() bool { return !r.last().Connected })
+}
+
+// A guest with the right has data channels of its own, beside the client's of
+// the same name; one without has none.
+func TestGuestsDataChannels(t *testing.T) {
+	r := start(t)
+	open := func(c *client) (opened, closed chan struct{}) {
+		t.Helper()
+		dc, err := c.pc.CreateDataChannel("game", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		opened, closed = make(chan struct{}), make(chan struct{})
+		dc.OnOpen(func() { _ = dc.SendText("from " + c.id); close(opened) })
+		dc.OnClose(func() { close(closed) })
+		c.settings(map[string]any{"data_channels": []string{"game"}})
+		return opened, closed
+	}
+	says := func(name string) string {
+		t.Helper()
+		var app net.Conn
+		r.wait("socket "+name, func() bool {
+			var err error
+			app, err = dialLong(filepath.Join(r.dir.Shared(), "data", "webrtc_data_"+name))
+			return err == nil
+		})
+		defer func() { _ = app.Close() }()
+		_ = app.SetDeadline(time.Now().Add(patience))
+		buf := make([]byte, 64)
+		n, err := app.Read(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(buf[:n])
+	}
+	owner := r.join("1-abc")
+	opened, _ := open(owner)
+	got(t, opened, "the owner's channel")
+	guest := r.join("g1-abc")
+	opened, _ = open(guest)
+	got(t, opened, "the guest's channel")
+	for name, want := range map[string]string{"game": "from 1-abc", "game@g1-abc": "from g1-abc"} {
+		if got := says(name); got != want {
+			t.Errorf("%s says %q", name, got)
+		}
+	}
+	watcher := r.joinAs("g2-abc", api.RoleViewer)
+	_, closed := open(watcher)
+	got(t, closed, "end of the channel of who only watches")
 }
 
 func TestGuestHasTheSessionsCodec(t *testing.T) {

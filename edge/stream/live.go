@@ -141,7 +141,10 @@ func (s *session) control(v *viewer, c rtc.Control) {
 	if i == nil || !v.seat.May(api.MayInput) {
 		return
 	}
-	done, err := i.Handle(c.Type, c.Data)
+	done, err := i.Handle(v.driver(), c.Type, c.Data)
+	if !v.active.Load() {
+		i.Release(v.driver()) // it left meanwhile
+	}
 	if err != nil {
 		s.log.Debug("input not understood", "error", err)
 	}

@@ -63,6 +63,8 @@ func fakeEncode(role string) {
 				i := media.Input{}
 				_ = m.Decode(&i)
 				v = i
+			case media.TypeVoice:
+				v, _ = media.ParseVoice(m.Payload)
 			case media.TypeKeyframe:
 				v = "key"
 			default:
@@ -110,6 +112,8 @@ func (e *fakeEncoder) handle(m any) {
 		e.want = e.want || !m.Paused
 	case media.Input:
 		e.input = m.ID
+	case media.Voice: // told as an input, whose number says who spoke and how much
+		e.input = uint64(m.Viewer)*1_000_000 + uint64(len(m.Data))
 	case string:
 		e.want = true
 	}

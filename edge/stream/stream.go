@@ -96,6 +96,7 @@ type session struct {
 	viewers   map[string]*viewer
 	forgotten []string // ids of viewers that ended: what is late of them is refused
 	admitted  uint32   // highest number whose websocket opened
+	voices    uint32   // microphones that were numbered
 	current   *viewer
 	handover  time.Time // until then a reconnecting viewer counts as connected
 	codec     api.Codec

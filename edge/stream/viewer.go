@@ -49,7 +49,8 @@ type viewer struct {
 	blind     bool      // it wants no picture
 	kbps      int       // that the way to it carries
 	listens   bool      // its page takes part, and is told who watches
-	feed      *feed     // a guest's
+	asked     asked
+	feed      *feed // a guest's
 	stopFeed  context.CancelFunc
 	active    atomic.Bool // its control messages count; read from anywhere
 }
@@ -189,8 +190,8 @@ func (s *session) disconnect(v *viewer) {
 	} else {
 		was = s.live.peer.CompareAndSwap(p, nil)
 	}
-	if i := s.live.input.Load(); i != nil && was && v.seat.May(api.MayInput) {
-		i.ReleaseAll()
+	if i := s.live.input.Load(); i != nil && was {
+		i.Release(v.driver())
 	}
 	if !s.watched() {
 		s.enc.pause(true)
@@ -264,7 +265,9 @@ func (s *session) settings(v *viewer, set rtc.Settings) error {
 
 // connect makes the viewer's connection.
 func (s *session) connect(v *viewer, set rtc.Settings) error {
-	v.channels = newChannels(s.dir, s.log, v.guest())
+	v.channels = newChannels(s.dir, s.log, v)
+	v.asked = asked{microphone: set.EnableMicrophone, camera: set.EnableCamera}
+	heard := set.EnableMicrophone && s.microphone(v) == ""
 	key := s.keys.now
 	if v.guest() {
 		key = s.keys.soon
@@ -277,7 +280,7 @@ func (s *session) connect(v *viewer, set rtc.Settings) error {
 		}
 	}
 	p, err := s.transport.NewPeer(rtc.PeerConfig{
-		Codecs: s.codecs(v, rtc.Preference(set.Video.PreferredDecoderCodecs, s.ladder.there(s.spec.Codecs))), Video: set.EnableVideo, Audio: set.EnableSpeaker,
+		Codecs: s.codecs(v, rtc.Preference(set.Video.PreferredDecoderCodecs, s.ladder.there(s.spec.Codecs))), Video: set.EnableVideo, Audio: set.EnableSpeaker, Microphone: heard,
 		Limits: s.limits(), ICEServers: s.spec.ICEServers, Log: s.log,
 		Events: rtc.Events{
 			Signal:   func(f []byte) { s.post(own(func() { s.answer(v, f) })) },
@@ -287,6 +290,8 @@ func (s *session) connect(v *viewer, set rtc.Settings) error {
 			Bitrate:  func(kbps int) { s.hurry(v, kbps); s.post(own(func() { s.carries(v, kbps) })) },
 			Control:  func(c rtc.Control) { s.control(v, c) },
 			Channel:  v.channels.add,
+			Opened:   func() { s.post(own(func() { s.tellDevices(v) })) },
+			Voice:    s.voice(v),
 		},
 	})
 	if err != nil {

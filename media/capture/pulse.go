@@ -1,23 +1,32 @@
 package capture
 
 import (
+	"bufio"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"net"
+	"strings"
+	"time"
 )
 
 // A little of PulseAudio's native protocol (its PROTOCOL file and
-// src/pulsecore/native-common.h): enough to record. Packets have a 20-byte
+// src/pulsecore/native-common.h): enough to record
+// and to play. Packets have a 20-byte
 // descriptor; commands are tagged structures; sound comes as raw blocks.
 const (
 	pulseVersion = 15 // before stream formats; PulseAudio speaks 8 and later
 
 	pulseError        = 0
 	pulseReply        = 2
+	pulseCreatePlay   = 3
 	pulseCreateRecord = 5
 	pulseAuth         = 8
 	pulseSetName      = 9
+	pulseRequest      = 61
+	pulsePlayKilled   = 64
 	pulseRecordKilled = 65
 	pulseSuspendSink  = 70
 	pulseRecordBuffer = 73
@@ -28,9 +37,79 @@ const (
 	pulseMost       = 1 << 20    // of a packet; we ask for blocks of 2 KiB
 
 	formatS16LE = 3
+	channelMono = 0
 	frontLeft   = 1
 	frontRight  = 2
 )
+
+// pulse is a connection to a sound server.
+type pulse struct {
+	c      net.Conn
+	r      *bufio.Reader
+	packet []byte
+}
+
+// pulsePath gives the socket of "unix:/path".
+func pulsePath(server string) (string, error) {
+	path, ok := strings.CutPrefix(server, "unix:")
+	if !ok || path == "" {
+		return "", fmt.Errorf("sound server %q: give \"unix:\" and the path of its socket", server)
+	}
+	return path, nil
+}
+
+func pulseDial(ctx context.Context, path string) (pulse, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return pulse{}, fmt.Errorf("connect to sound server: %w", err)
+	}
+	return pulse{c: c, r: bufio.NewReaderSize(c, 8<<10)}, nil
+}
+
+// login says who we are. It leaves a deadline for the commands that follow.
+func (s *pulse) login() error {
+	_ = s.c.SetDeadline(time.Now().Add(roundTrip)) // it fails on a closed socket only
+	// The cookie may be empty: the kernel vouches for our user, and an
+	// instance's own server is open to whoever reaches its socket.
+	if _, err := s.ask(pulseAuth, 0, tags(nil).u32(pulseVersion).bytes(make([]byte, 256))); err != nil {
+		return fmt.Errorf("log in: %w", err)
+	}
+	if _, err := s.ask(pulseSetName, 1, tags(nil).properties("application.name", "perigee")); err != nil {
+		return fmt.Errorf("say our name: %w", err)
+	}
+	return nil
+}
+
+// ask sends a command and waits for its reply.
+func (s *pulse) ask(command, tag uint32, args tags) ([]byte, error) {
+	if err := pulseWrite(s.c, command, tag, args); err != nil {
+		return nil, err
+	}
+	for {
+		channel, body, err := pulseRead(s.r, s.packet)
+		s.packet = body
+		if err != nil {
+			return nil, err
+		}
+		if channel != pulseCommand {
+			continue
+		}
+		c, t, rest, err := pulseHead(body)
+		switch {
+		case err != nil:
+			return nil, err
+		case t != tag:
+		case c == pulseReply:
+			return rest, nil
+		case c == pulseError:
+			code, _ := pulseU32(rest)
+			return nil, fmt.Errorf("refused with code %d: %w", code, errPulse)
+		}
+	}
+}
+
+// Close ends the connection.
+func (s *pulse) Close() { _ = s.c.Close() } // nothing is lost by its failing
 
 // tags builds a tagged structure.
 type tags []byte

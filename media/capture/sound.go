@@ -1,13 +1,10 @@
 package capture
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/perigee-cloud/perigee/media"
@@ -28,19 +25,17 @@ const (
 // little-endian samples, media.SampleRate, media.Channels. Read is for one
 // goroutine; Close may come from another and ends it.
 type Sound struct {
-	c       net.Conn
-	r       *bufio.Reader
+	pulse
 	channel uint32
-	packet  []byte
 	block   []byte // what has come of the next block, or blocks
 }
 
 // OpenSound connects to a sound server ("unix:/path"), trying again until ctx
 // ends while it is not up yet.
 func OpenSound(ctx context.Context, server string) (*Sound, error) {
-	path, ok := strings.CutPrefix(server, "unix:")
-	if !ok || path == "" {
-		return nil, fmt.Errorf("sound server %q: give \"unix:\" and the path of its socket", server)
+	path, err := pulsePath(server)
+	if err != nil {
+		return nil, err
 	}
 	for {
 		s, err := openSound(ctx, path)
@@ -56,27 +51,21 @@ func OpenSound(ctx context.Context, server string) (*Sound, error) {
 }
 
 func openSound(ctx context.Context, path string) (*Sound, error) {
-	c, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	p, err := pulseDial(ctx, path)
 	if err != nil {
-		return nil, fmt.Errorf("connect to sound server: %w", err)
+		return nil, err
 	}
-	s := &Sound{c: c, r: bufio.NewReaderSize(c, 8<<10), block: make([]byte, 0, soundBlock)}
+	s := &Sound{pulse: p, block: make([]byte, 0, soundBlock)}
 	if err := s.setup(); err != nil {
-		_ = c.Close() // the first error says more
+		s.Close() // the first error says more
 		return nil, err
 	}
 	return s, nil
 }
 
 func (s *Sound) setup() error {
-	_ = s.c.SetDeadline(time.Now().Add(roundTrip)) // it fails on a closed socket only
-	// The cookie may be empty: the kernel vouches for our user, and an
-	// instance's own server is open to whoever reaches its socket.
-	if _, err := s.ask(pulseAuth, 0, tags(nil).u32(pulseVersion).bytes(make([]byte, 256))); err != nil {
-		return fmt.Errorf("log in: %w", err)
-	}
-	if _, err := s.ask(pulseSetName, 1, tags(nil).properties("application.name", "perigee")); err != nil {
-		return fmt.Errorf("say our name: %w", err)
+	if err := s.login(); err != nil {
+		return err
 	}
 	b, err := s.ask(pulseCreateRecord, 2, recordStream(media.SampleRate, uint32(soundBlock)))
 	if err != nil {
@@ -105,34 +94,6 @@ func (s *Sound) wake() error {
 		}
 	}
 	return nil
-}
-
-// ask sends a command and waits for its reply.
-func (s *Sound) ask(command, tag uint32, args tags) ([]byte, error) {
-	if err := pulseWrite(s.c, command, tag, args); err != nil {
-		return nil, err
-	}
-	for {
-		channel, body, err := pulseRead(s.r, s.packet)
-		s.packet = body
-		if err != nil {
-			return nil, err
-		}
-		if channel != pulseCommand {
-			continue
-		}
-		c, t, rest, err := pulseHead(body)
-		switch {
-		case err != nil:
-			return nil, err
-		case t != tag:
-		case c == pulseReply:
-			return rest, nil
-		case c == pulseError:
-			code, _ := pulseU32(rest)
-			return nil, fmt.Errorf("refused with code %d: %w", code, errPulse)
-		}
-	}
 }
 
 // Read waits for the next media.FrameDuration of sound and gives it with the
@@ -174,6 +135,3 @@ func (s *Sound) Rest(rest bool) error {
 	args := tags(nil).u32(s.channel).u32(pulseNone).u32(fragment).flag(true).flag(false)
 	return pulseWrite(s.c, pulseRecordBuffer, tag, args)
 }
-
-// Close ends the recording.
-func (s *Sound) Close() { _ = s.c.Close() } // nothing is lost by its failing

@@ -63,11 +63,22 @@ type Injector struct {
 
 	mu            sync.Mutex
 	width, height int
-	keys          map[byte]bool // held, by X key code
-	buttons       map[byte]bool // held, by X button
-	touching      bool          // a touch drives the pointer
-	touch         int           // its id
-	spare         *spare        // keys for text
+	drivers       map[Driver]*held
+	keys          map[byte]int // by how many drivers each X key code is held
+	buttons       map[byte]int // the same of X's buttons
+	spare         *spare       // keys for text
+}
+
+// Driver names one of those who drive a display: what one of them holds is let
+// go of when that one leaves, and no other's.
+type Driver string
+
+// held is what one driver holds.
+type held struct {
+	keys     map[byte]bool // X key codes
+	buttons  map[byte]bool // X buttons
+	touching bool          // a touch drives the pointer
+	touch    int           // its id
 }
 
 // errNoSpare says that every key of the keyboard has a symbol.
@@ -88,7 +99,7 @@ func Open(ctx context.Context, cfg Config) (*Injector, error) {
 		return nil, fmt.Errorf("open X display %s for input: %w", cfg.Display, err)
 	}
 	i := &Injector{x: x, spare: spare, conn: c, root: xproto.Setup(x).DefaultScreen(x).Root, log: cfg.Log, done: make(chan struct{}), width: cfg.Width, height: cfg.Height,
-		keys: map[byte]bool{}, buttons: map[byte]bool{}}
+		drivers: map[Driver]*held{}, keys: map[byte]int{}, buttons: map[byte]int{}}
 	go i.drain()
 	return i, nil
 }
@@ -135,10 +146,10 @@ type message struct {
 	Pressed bool     `json:"pressed"`
 }
 
-// Handle injects one message of the control channel and says whether it did
-// anything; messages that are no input, or none we know, do nothing. An error
+// Handle injects one message of a driver's control channel and says whether it
+// did anything; messages that are no input, or none we know, do nothing. An error
 // says that the message's data is malformed.
-func (i *Injector) Handle(typ string, data []byte) (bool, error) {
+func (i *Injector) Handle(by Driver, typ string, data []byte) (bool, error) {
 	switch typ {
 	case typeMove, typeButton, typeWheel, typeKey, typeTouchStart, typeTouchMove, typeTouchEnd, typeText:
 	default:
@@ -153,17 +164,22 @@ func (i *Injector) Handle(typ string, data []byte) (bool, error) {
 	if err := json.Unmarshal(data, &m); err != nil {
 		return false, api.Invalidf(typ, "%v", err)
 	}
+	d := i.drivers[by]
+	if d == nil {
+		d = &held{keys: map[byte]bool{}, buttons: map[byte]bool{}}
+		i.drivers[by] = d
+	}
 	switch typ {
 	case typeMove:
 		return i.move(m), nil
 	case typeButton:
-		return i.button(m), nil
+		return i.button(d, m), nil
 	case typeWheel:
 		return i.wheel(m), nil
 	case typeKey:
-		return i.key(m), nil
+		return i.key(d, m), nil
 	default:
-		return i.touched(typ, m), nil
+		return i.touched(d, typ, m), nil
 	}
 }
 
@@ -210,22 +226,33 @@ func wireButton(n int) (byte, bool) {
 	return 0, false
 }
 
-func (i *Injector) button(m message) bool {
+func (i *Injector) button(d *held, m message) bool {
 	b, ok := wireButton(m.Button)
-	return ok && i.hold(b, m.Pressed)
+	return ok && i.hold(d, b, m.Pressed)
 }
 
-// hold presses or releases a button, once.
-func (i *Injector) hold(b byte, pressed bool) bool {
-	if i.buttons[b] == pressed {
+// hold presses or releases a button for a driver.
+func (i *Injector) hold(d *held, b byte, pressed bool) bool {
+	return i.change(d.buttons, i.buttons, b, pressed, buttonPress, buttonRelease)
+}
+
+// change is the first press or last release of a key or button: while others
+// hold it, it stays down.
+func (i *Injector) change(own map[byte]bool, all map[byte]int, b byte, pressed bool, press, release byte) bool {
+	if own[b] == pressed {
 		return false
 	}
 	if pressed {
-		i.buttons[b] = true
-		i.fake(buttonPress, b, 0, 0)
-	} else {
-		delete(i.buttons, b)
-		i.fake(buttonRelease, b, 0, 0)
+		own[b] = true
+		if all[b]++; all[b] == 1 {
+			i.fake(press, b, 0, 0)
+		}
+		return true
+	}
+	delete(own, b)
+	if all[b]--; all[b] == 0 {
+		delete(all, b)
+		i.fake(release, b, 0, 0)
 	}
 	return true
 }
@@ -253,59 +280,51 @@ func (i *Injector) wheel(m message) bool {
 
 // key presses or releases a key; the browser's repeats of a held key are left
 // to X, which repeats by itself.
-func (i *Injector) key(m message) bool {
+func (i *Injector) key(d *held, m message) bool {
 	k, ok := keycode(m.Code)
-	if !ok || i.keys[k] == m.Pressed {
-		return false
-	}
-	if m.Pressed {
-		i.keys[k] = true
-		i.fake(keyPress, k, 0, 0)
-	} else {
-		delete(i.keys, k)
-		i.fake(keyRelease, k, 0, 0)
-	}
-	return true
+	return ok && i.change(d.keys, i.keys, k, m.Pressed, keyPress, keyRelease)
 }
 
-// touched lets the first finger drive the pointer with its left button.
-func (i *Injector) touched(typ string, m message) bool {
+// touched lets a driver's first finger drive the pointer with its left button.
+func (i *Injector) touched(d *held, typ string, m message) bool {
 	switch typ {
 	case typeTouchStart:
-		if i.touching || m.X == nil || m.Y == nil {
+		if d.touching || m.X == nil || m.Y == nil {
 			return false
 		}
-		i.touching, i.touch = true, m.ID
+		d.touching, d.touch = true, m.ID
 		i.moveTo(*m.X, *m.Y)
-		i.hold(left, true)
+		i.hold(d, left, true)
 	case typeTouchMove:
-		if !i.touching || m.ID != i.touch || m.X == nil || m.Y == nil {
+		if !d.touching || m.ID != d.touch || m.X == nil || m.Y == nil {
 			return false
 		}
 		i.moveTo(*m.X, *m.Y)
 	case typeTouchEnd:
-		if !i.touching || m.ID != i.touch {
+		if !d.touching || m.ID != d.touch {
 			return false
 		}
-		i.touching = false
-		i.hold(left, false)
+		d.touching = false
+		i.hold(d, left, false)
 	}
 	return true
 }
 
-// ReleaseAll lets go of every key and button: their viewer has left.
-func (i *Injector) ReleaseAll() {
+// Release lets go of every key and button that a driver holds: it has left.
+func (i *Injector) Release(by Driver) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for k := range i.keys {
-		i.fake(keyRelease, k, 0, 0)
+	d := i.drivers[by]
+	if d == nil {
+		return
 	}
-	for b := range i.buttons {
-		i.fake(buttonRelease, b, 0, 0)
+	delete(i.drivers, by)
+	for k := range d.keys {
+		i.change(d.keys, i.keys, k, false, keyPress, keyRelease)
 	}
-	clear(i.keys)
-	clear(i.buttons)
-	i.touching = false
+	for b := range d.buttons {
+		i.hold(d, b, false)
+	}
 }
 
 func (i *Injector) fake(event, detail byte, x, y int16) {

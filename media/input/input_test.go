@@ -65,7 +65,7 @@ func newScreen(t *testing.T) *screen {
 // do handles a message and says whether it was an input.
 func (s *screen) do(typ, data string) bool {
 	s.t.Helper()
-	done, err := s.i.Handle("input::"+typ, []byte(data))
+	done, err := s.i.Handle("one", "input::"+typ, []byte(data))
 	if err != nil {
 		s.t.Fatalf("%s %s: %v", typ, data, err)
 	}
@@ -267,7 +267,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-func TestReleaseAll(t *testing.T) {
+func TestRelease(t *testing.T) {
 	s := newScreen(t)
 	s.do("key", `{"code":4,"pressed":true}`)
 	s.do("key", `{"code":84,"pressed":true}`)
@@ -276,7 +276,7 @@ func TestReleaseAll(t *testing.T) {
 	if len(s.held()) != 2 || s.pointer().Mask&0x1f00 == 0 {
 		t.Fatal("nothing is held")
 	}
-	s.i.ReleaseAll()
+	s.i.Release("one")
 	if err := s.i.Sync(); err != nil {
 		t.Fatal(err)
 	}
@@ -291,6 +291,44 @@ func TestReleaseAll(t *testing.T) {
 	}
 }
 
+// Of two drivers each holds for itself.
+func TestWhoLeavesTakesNothingFromAnother(t *testing.T) {
+	s := newScreen(t)
+	by := func(d Driver, typ, data string) {
+		t.Helper()
+		if _, err := s.i.Handle(d, "input::"+typ, []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	downs := func() (int, uint16) {
+		t.Helper()
+		if err := s.i.Sync(); err != nil {
+			t.Fatal(err)
+		}
+		return len(s.held()), s.pointer().Mask & 0x1f00
+	}
+	const left = 1 << 8
+	by("one", "key", `{"code":4,"pressed":true}`)
+	by("two", "key", `{"code":4,"pressed":true}`)
+	by("two", "key", `{"code":5,"pressed":true}`)
+	by("one", "mouse-button", `{"button":1,"pressed":true}`)
+	by("two", "mouse-button", `{"button":1,"pressed":true}`)
+	by("two", "mouse-button", `{"button":3,"pressed":true}`)
+	if keys, buttons := downs(); keys != 2 || buttons != left|1<<10 {
+		t.Fatalf("%d keys and buttons %#x are down", keys, buttons)
+	}
+	s.i.Release("two")
+	if keys, buttons := downs(); keys != 1 || buttons != left {
+		t.Errorf("%d keys and buttons %#x are down after one of two left", keys, buttons)
+	}
+	s.i.Release("nobody")
+	by("one", "key", `{"code":4,"pressed":false}`)
+	by("one", "mouse-button", `{"button":1,"pressed":false}`)
+	if keys, buttons := downs(); keys != 0 || buttons != 0 {
+		t.Errorf("%d keys and buttons %#x stay down", keys, buttons)
+	}
+}
+
 func TestUnknownAndMalformed(t *testing.T) {
 	s := newScreen(t)
 	for _, typ := range []string{"gamepad-button", "ime-event", "nonsense"} {
@@ -299,7 +337,7 @@ func TestUnknownAndMalformed(t *testing.T) {
 		}
 	}
 	for _, data := range []string{``, `null-ish`, `[]`, `{"x":"left"}`, `{"code":1.5}`, `{"pressed":1}`} {
-		if done, err := s.i.Handle("input::key", []byte(data)); done || api.CodeOf(err) != api.CodeInvalid {
+		if done, err := s.i.Handle("one", "input::key", []byte(data)); done || api.CodeOf(err) != api.CodeInvalid {
 			t.Errorf("%q: %v, %v", data, done, err)
 		}
 	}
@@ -345,8 +383,8 @@ func TestServerGoes(t *testing.T) {
 	}
 	done := make(chan struct{})
 	go func() { // must neither hang nor crash
-		_, _ = s.i.Handle("input::key", []byte(`{"code":4,"pressed":true}`))
-		s.i.ReleaseAll()
+		_, _ = s.i.Handle("one", "input::key", []byte(`{"code":4,"pressed":true}`))
+		s.i.Release("one")
 		close(done)
 	}()
 	select {
@@ -373,6 +411,6 @@ func TestServerHangs(t *testing.T) {
 			t.Fatalf("still waiting for a stopped server after %d inputs", n)
 		default:
 		}
-		_, _ = s.i.Handle("input::mouse-move", []byte(`{"x":1,"y":1}`))
+		_, _ = s.i.Handle("one", "input::mouse-move", []byte(`{"x":1,"y":1}`))
 	}
 }

@@ -67,7 +67,7 @@ func TestText(t *testing.T) {
 	for _, want := range []string{"Grüße, naïve café\n", "日本語 한국어 привет", "😀¿ß€", string(many), "a<b>c"} {
 		data, done := []byte(imeText1(t, want)), make(chan bool, 1)
 		go func() { // an application reads while the text is typed
-			ok, _ := s.i.Handle(typeText, data)
+			ok, _ := s.i.Handle("one", typeText, data)
 			done <- ok
 		}()
 		if got := s.typed(len(want)); got != want {
@@ -89,7 +89,7 @@ func TestText(t *testing.T) {
 	if !s.do("ime-event", `{"type":2,"data":{"code":66,"times":2}}`) || s.typed(2) != "\n\n" {
 		t.Error("Android's Enter is not typed")
 	}
-	if done, err := s.i.Handle(typeText, []byte(imeText1(t, strings.Repeat("x", MaxText+1)))); done || api.CodeOf(err) != api.CodeInvalid {
+	if done, err := s.i.Handle("one", typeText, []byte(imeText1(t, strings.Repeat("x", MaxText+1)))); done || api.CodeOf(err) != api.CodeInvalid {
 		t.Errorf("a text that is too long: %v, %v", done, err)
 	}
 }

@@ -43,6 +43,9 @@ func (p *Peer) opened(dc *webrtc.DataChannel) {
 		p.control = dc
 		p.mu.Unlock()
 		dc.OnMessage(func(m webrtc.DataChannelMessage) { p.heard(m.Data) })
+		if p.cfg.Events.Opened != nil {
+			dc.OnOpen(p.cfg.Events.Opened)
+		}
 		return
 	}
 	p.mu.Lock()

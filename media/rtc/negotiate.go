@@ -26,11 +26,16 @@ func (p *Peer) Offer() error {
 		if t == nil {
 			continue
 		}
-		tr, err := p.pc.AddTransceiverFromTrack(t, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionSendonly})
+		tr, err := p.pc.AddTransceiverFromTrack(t, webrtc.RTPTransceiverInit{Direction: p.direction(t.kind)})
 		if err != nil {
 			return fmt.Errorf("add %s: %w", t.kind, err)
 		}
 		p.listen(tr.Sender())
+	}
+	if p.audio == nil && p.cfg.Microphone {
+		if _, err := p.pc.AddTransceiverFromKind(webrtc.RTPCodecTypeAudio, webrtc.RTPTransceiverInit{Direction: webrtc.RTPTransceiverDirectionRecvonly}); err != nil {
+			return fmt.Errorf("add microphone: %w", err)
+		}
 	}
 	offer, err := p.pc.CreateOffer(nil)
 	if err != nil {

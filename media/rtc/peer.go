@@ -44,6 +44,11 @@ type Events struct {
 	Bitrate  func(kbps int)     // encode at this bitrate
 	Control  func(Control)      // a message of the control channel
 	Channel  func(*Channel)     // the client opened a data channel of its own
+	// Opened says that the control channel is there; nil tells nobody.
+	Opened func()
+	// Voice takes an Opus packet of the client's microphone, in the order of their
+	// arrival; its data is valid during the call. Nil where there is none.
+	Voice func(seq uint16, packet []byte)
 }
 
 // PeerConfig configures a Peer.
@@ -51,6 +56,7 @@ type PeerConfig struct {
 	Codecs     []api.Codec // offered, preferred first
 	Video      bool
 	Audio      bool
+	Microphone bool // the client's sound is taken, and Events.Voice is there
 	Limits     media.Limits
 	ICEServers []api.ICEServer // relays for the stream's own use
 	Events     Events
@@ -85,6 +91,7 @@ type Peer struct {
 	candidates int
 	channels   int
 	control    *webrtc.DataChannel // nil until the client opened it
+	hears      bool                // its microphone is read
 	lastKey    time.Time
 }
 
@@ -120,6 +127,13 @@ func (t *Transport) NewPeer(cfg PeerConfig) (*Peer, error) {
 		return nil, fmt.Errorf("make sender reports: %w", err)
 	}
 	registry.Add(reports)
+	if cfg.Microphone { // the client's own rate and copies against loss go by them
+		back, err := report.NewReceiverInterceptor(report.WithReceiverLoggerFactory(t.log))
+		if err != nil {
+			return nil, fmt.Errorf("make receiver reports: %w", err)
+		}
+		registry.Add(back)
+	}
 	w := webrtc.NewAPI(webrtc.WithMediaEngine(engine), webrtc.WithInterceptorRegistry(registry),
 		webrtc.WithSettingEngine(t.settings(p.gathering)))
 	if p.pc, err = w.NewPeerConnection(webrtc.Configuration{ICEServers: relays(cfg.ICEServers)}); err != nil {
@@ -128,6 +142,7 @@ func (t *Transport) NewPeer(cfg PeerConfig) (*Peer, error) {
 	p.pc.OnICECandidate(p.found)
 	p.pc.OnConnectionStateChange(p.changed)
 	p.pc.OnDataChannel(p.opened)
+	p.pc.OnTrack(p.received)
 	ctx, cancel := context.WithCancel(context.Background())
 	p.cancel = cancel
 	p.done.Go(func() { p.steer(ctx) })

@@ -87,7 +87,7 @@ func live(t *testing.T, g *gateway, p *tab) {
 		t.Fatalf("the first frames are %v", frames)
 	}
 	s := frames[1]
-	for key, v := range map[string]any{"api_version": 2.0, "enable_speaker": true, "enable_microphone": false,
+	for key, v := range map[string]any{"api_version": 2.0, "enable_speaker": true, "enable_microphone": true,
 		"enable_video": true, "enable_camera": false, "data_channels": []any{}} {
 		if !reflect.DeepEqual(s[key], v) {
 			t.Errorf("settings.%s is %v, want %v", key, s[key], v)

@@ -178,6 +178,8 @@ class Player {
         iceTransportPolicy: this.wish.relay ? "relay" : "all",
         onState: (s) => this.state(s, name),
         onViewers: (v) => this.stage.viewers(v),
+        microphone: true,
+        onDevices: (d) => this.stage.devices(d),
         onStats: (s) => this.stage.stats(s),
         onSoundBlocked: () => this.stage.soundBlocked(),
         onPointerLock: (locked) => this.stage.locked(locked),

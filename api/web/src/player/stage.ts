@@ -1,5 +1,5 @@
 // The stream that fills the window, and its toolbar.
-import { PerigeeStream, Stats, Viewers } from "../sdk/index";
+import { Devices, PerigeeStream, Stats, Viewers } from "../sdk/index";
 import { byId, say } from "./dom";
 import { draw, rows } from "./numbers";
 import { Sharing } from "./sharing";
@@ -26,6 +26,7 @@ export class Stage {
     this.on("lock", () => void this.toggleLock());
     this.on("type", () => this.toggleType());
     this.on("mute", () => this.toggleMute());
+    this.on("microphone", () => void this.toggleMicrophone());
     this.on("stats", () => this.toggleStats());
     this.on("share", () => this.sharing.toggle());
     this.on("leave", () => this.onLeave());
@@ -49,6 +50,7 @@ export class Stage {
     this.press("mute", stream.muted);
     this.sharing.enter(stream);
     if (stream.viewers) this.viewers(stream.viewers);
+    if (stream.devices) this.devices(stream.devices);
     this.surface.focus({ preventScroll: true });
     this.showBar();
     const touch = matchMedia("(pointer: coarse)").matches;
@@ -64,7 +66,8 @@ export class Stage {
     window.clearTimeout(this.timer);
     window.clearTimeout(this.hintTimer);
     for (const id of ["hint", "sound", "numbers"]) byId(id).hidden = true;
-    for (const id of ["lock", "type", "stats"]) this.press(id, false);
+    for (const id of ["lock", "type", "stats", "microphone"]) this.press(id, false);
+    byId("microphone").hidden = true;
     if (document.fullscreenElement) void document.exitFullscreen().catch(() => undefined); // already out
   }
 
@@ -116,7 +119,7 @@ export class Stage {
   }
 
   private barKey(e: KeyboardEvent): void {
-    const tools = [...byId("tools").querySelectorAll("button")];
+    const tools = [...byId("tools").querySelectorAll("button")].filter((b) => !b.hidden);
     const at = tools.indexOf(document.activeElement as HTMLButtonElement);
     const step = e.key === "ArrowRight" ? 1 : e.key === "ArrowLeft" ? -1 : 0;
     if (step && at >= 0) tools[(at + step + tools.length) % tools.length].focus();
@@ -156,6 +159,23 @@ export class Stage {
     this.stream.muted = !this.stream.muted;
     this.press("mute", this.stream.muted);
     if (!this.stream.muted) void this.sound();
+  }
+
+  /** devices shows the microphone's button where the application may hear it. */
+  devices(d: Devices): void {
+    byId("microphone").hidden = !d.microphone.taken;
+  }
+
+  private async toggleMicrophone(): Promise<void> {
+    const stream = this.stream;
+    if (!stream) return;
+    try {
+      await stream.setMicrophone(!stream.speaking);
+      say(stream.speaking ? "The application hears you." : "The microphone is closed.");
+    } catch (e) {
+      say((e as Error).message);
+    }
+    if (this.stream === stream) this.press("microphone", stream.speaking);
   }
 
   private async sound(): Promise<void> {

@@ -33,6 +33,7 @@ export class Peer {
   private channels = new Map<string, RTCDataChannel>();
   private signaling: Signaling;
   private early: RTCIceCandidateInit[] = [];
+  private voice: RTCRtpSender | null = null;
   private unsent: string[] = []; // control messages, until the channel opens
   private described = false;
   private isConnected = false;
@@ -130,9 +131,9 @@ export class Peer {
       api_version: apiVersion,
       data_channels: [...this.channels.keys()],
       enable_speaker: this.options.audio !== false,
-      enable_microphone: false,
+      enable_microphone: this.options.microphone === true,
       enable_video: this.options.videoEnabled !== false,
-      enable_camera: false,
+      enable_camera: this.options.camera === true,
       ...(codecs.length ? { video: { preferred_decoder_codecs: codecs } } : {}),
     };
   }
@@ -140,10 +141,25 @@ export class Peer {
   private async answer(sdp: string): Promise<void> {
     await this.pc.setRemoteDescription({ type: "offer", sdp });
     this.described = true;
+    this.prepareMicrophone();
     const answer = await this.pc.createAnswer();
     await this.pc.setLocalDescription(answer);
     this.signaling.send({ type: "answer", sdp: encode(answer.sdp ?? "") });
     for (const c of this.early.splice(0)) await this.addCandidate(c);
+  }
+
+  /** prepareMicrophone answers that sound may go out, where the server would take it: nothing can be agreed later. */
+  private prepareMicrophone(): void {
+    if (this.options.microphone !== true) return;
+    const t = this.pc.getTransceivers().find((t) => t.receiver.track.kind === "audio");
+    if (t) t.direction = this.options.audio === false ? "sendonly" : "sendrecv"; // what the server does not take the browser leaves out
+    this.voice = t?.sender ?? null;
+  }
+
+  /** speak sends a microphone's track, or none. */
+  async speak(track: MediaStreamTrack | null): Promise<void> {
+    if (!this.voice) throw new StreamError("conflict", "The stream has no way for a microphone: set microphone in its options.");
+    await this.voice.replaceTrack(track);
   }
 
   private async addCandidate(c: RTCIceCandidateInit): Promise<void> {

@@ -5,9 +5,10 @@ import { Media } from "./media";
 import { Peer } from "./peer";
 import { Pointer } from "./pointer";
 import { fresh } from "./probe";
+import { Microphone } from "./microphone";
 import { Meter } from "./stats";
 import { TextEntry } from "./text";
-import { Ended, PerigeeOptions, QueuePlace, SessionInfo, ShareInfo, ShareOptions, State, Stats, StreamError, Viewers } from "./types";
+import { Devices, Ended, PerigeeOptions, QueuePlace, SessionInfo, ShareInfo, ShareOptions, State, Stats, StreamError, Viewers } from "./types";
 
 const signalingTimeout = 5 * 60_000; // an instance may boot for this long
 const iceTimeout = 30_000;
@@ -23,6 +24,8 @@ export class PerigeeStream {
   ended: Ended | null = null;
   /** Who watches and what this page may do; null before the server says so. */
   viewers: Viewers | null = null;
+  /** Which of its own devices the application may have; null before the server says so, or when none was offered. */
+  devices: Devices | null = null;
   readonly video: HTMLVideoElement;
   readonly audio: HTMLAudioElement;
   /** The element that takes the input; give it the focus. */
@@ -38,6 +41,7 @@ export class PerigeeStream {
   private keyboard: Keyboard | null = null;
   private pointer: Pointer | null = null;
   private text: TextEntry | null = null;
+  private microphone = new Microphone((track) => this.peer?.speak(track) ?? Promise.resolve());
   private abort = new AbortController();
   private timer = 0;
   private statsTimer = 0;
@@ -147,6 +151,12 @@ export class PerigeeStream {
         this.viewers = data as Viewers;
         this.options.onViewers?.(this.viewers);
         break;
+      case "perigee::devices":
+        this.devices = data as Devices;
+        this.options.onDevices?.(this.devices);
+        break;
+      case "enable-microphone": // Canonical's SDK opens it at this; here the user does
+        break;
       default:
         this.options.onMessage?.(type, data);
     }
@@ -252,6 +262,7 @@ export class PerigeeStream {
     this.releaseInput();
     window.clearTimeout(this.timer);
     window.clearInterval(this.statsTimer);
+    this.microphone.close();
     this.peer?.close();
     this.latency?.dispose();
     this.media.dispose();
@@ -323,6 +334,25 @@ export class PerigeeStream {
 
   get muted(): boolean { return this.audio.muted; }
   set muted(m: boolean) { this.audio.muted = m; }
+
+  /** Whether the microphone is open and sent. */
+  get speaking(): boolean { return this.microphone.on; }
+
+  /**
+   * setMicrophone opens the microphone, for which the browser asks its user, or
+   * closes it. It fails with the reason where the application may not hear it.
+   */
+  async setMicrophone(on: boolean): Promise<void> {
+    if (!on) {
+      this.microphone.close();
+      return;
+    }
+    if (!this.peer || this.state !== "live") throw new StreamError("conflict", "The stream is not live.");
+    if (!this.options.microphone) throw new StreamError("invalid", "microphone: set it in the options", { field: "microphone" });
+    if (!this.devices) throw new StreamError("unavailable", "The server has not said yet whether the application hears a microphone.");
+    if (!this.devices.microphone.taken) throw new StreamError("forbidden", `The microphone is not taken: ${this.devices.microphone.reason ?? "the server gives no reason"}.`);
+    await this.microphone.open();
+  }
 
   resumeSound(): Promise<boolean> { return this.media.resumeSound(); }
 

@@ -15,13 +15,24 @@ export interface Screen {
 }
 
 /** One thing that a viewer in control may do. */
-export type ViewerRight = "input";
+export type ViewerRight = "data" | "input" | "microphone";
 
 /** Who watches, and what this page may do: the server's word. */
 export interface Viewers {
   count: number;
   role: "control" | "viewer";
   may: ViewerRight[];
+}
+
+/** Whether the application may have a device of this browser, and why not: the server's word. */
+export interface Device {
+  taken: boolean;
+  reason?: string;
+}
+
+export interface Devices {
+  microphone: Device;
+  camera: Device;
 }
 
 /** What those who come by a share may do; without rights, one in control may do all. */
@@ -178,6 +189,13 @@ export interface PerigeeOptions {
   /** false: no sound, or no picture, is asked for. */
   audio?: boolean;
   videoEnabled?: boolean;
+  /**
+   * true: the application may be let hear this browser's microphone. Nothing is
+   * opened before setMicrophone(true); the server's answer is in `devices`.
+   */
+  microphone?: boolean;
+  /** true: a camera is offered, too. */
+  camera?: boolean;
   /** false: send no keyboard, pointer or touch input. */
   input?: boolean;
   /** "relay" sends the media through TURN only. */
@@ -196,6 +214,8 @@ export interface PerigeeOptions {
   onDataState?: (name: string, open: boolean) => void;
   /** Who watches, on every change. */
   onViewers?: (viewers: Viewers) => void;
+  /** The server's answer to `microphone` and `camera`. */
+  onDevices?: (devices: Devices) => void;
   /** A message of the instance on the control channel. */
   onMessage?: (type: string, data: unknown) => void;
   /** The browser wants a gesture before it plays sound: call resumeSound() in one. */
