@@ -99,6 +99,8 @@ const (
 	ReasonStreamFailed   Reason = "stream_failed"
 	ReasonSuperseded     Reason = "superseded"  // a newer generation runs elsewhere
 	ReasonNoCapacity     Reason = "no_capacity" // it waited, and no room came in time
+	ReasonReleased       Reason = "released"    // a started instance that its pool gave up
+	ReasonInactive       Reason = "inactive"    // its client did nothing and the picture did not change
 
 	// Why a container's image could not be had.
 	ReasonImageNotFound    Reason = "image_not_found"
@@ -154,6 +156,10 @@ type Session struct {
 	Preset    Preset    `json:"preset,omitempty"` // of the encoder
 	// PlacedAt is when it got its present place; zero = when it was created.
 	PlacedAt time.Time `json:"placed_at,omitzero"`
+	// Warm marks an instance that a pool started: nobody's until a create takes it,
+	// which makes it a session FromPool.
+	Warm     bool `json:"warm,omitempty"`
+	FromPool bool `json:"from_pool,omitempty"`
 	// Queue is its place in the queue while it waits for room.
 	Queue *QueuePlace `json:"queue,omitempty"`
 	// Latency is what its viewers' streams measured, as far as the replica that

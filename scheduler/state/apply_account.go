@@ -31,6 +31,7 @@ func (m *DeleteApp) apply(t *tx) Result {
 		return Result{Err: api.Errorf(api.CodeNotFound, "no application %q", m.Name)}
 	}
 	t.apps = t.apps.Set(m.Name, &App{Name: a.Name, Last: a.Last})
+	t.dropPools(m.Name)
 	return Result{}
 }
 

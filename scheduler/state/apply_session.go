@@ -181,6 +181,10 @@ func (t *tx) close(s *Session, o api.Observed) {
 	s.Observed, s.EndedAt, s.Connected = o, t.now, false
 	t.sessions = t.sessions.DeleteIn(t.edits, string(s.ID))
 	t.shares = t.shares.Delete(string(s.ID))
+	if s.Warm {
+		t.warmed(s, false) // it was nobody's: nobody asks for it
+		return
+	}
 	for _, key := range t.finished.add(t.edits, s, t.maxFinished()) {
 		t.keys = t.keys.DeleteIn(t.edits, key)
 	}

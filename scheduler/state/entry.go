@@ -14,7 +14,8 @@ import (
 //	   sessions are kept instead of 200,000
 //	3  shares of sessions; tickets that were signed together
 //	4  what a session takes beside its encoder pool, and the way out of its shares
-const EntryVersion = 4
+//	5  instances that are started for sessions to come
+const EntryVersion = 5
 
 // maxCommands bounds the commands of one entry.
 const maxCommands = 4096
@@ -33,6 +34,8 @@ const (
 	kindMissing       kind = 5
 	kindQueue         kind = 6 // from version 2 on, as kindPlace, kindPutPolicy and kindRoutes
 	kindPlace         kind = 7
+	kindPrepare       kind = 8 // since version 5, as kindClaim, kindPutPool and kindDropPool
+	kindClaim         kind = 9
 	kindPutNode       kind = 16
 	kindDrainNode     kind = 17
 	kindRemoveNode    kind = 18
@@ -43,6 +46,8 @@ const (
 	kindStageApp      kind = 34 // since version 2
 	kindPublishApp    kind = 35 // since version 2
 	kindDropVersion   kind = 36 // since version 2
+	kindPutPool       kind = 37
+	kindDropPool      kind = 38
 	kindLaunch        kind = 96 // since version 2
 	kindPutToken      kind = 48
 	kindRevokeToken   kind = 49
@@ -131,6 +136,14 @@ func newCommand(k kind) Command {
 		return &PutShare{}
 	case kindDropShare:
 		return &DropShare{}
+	case kindPrepare:
+		return &Prepare{}
+	case kindClaim:
+		return &Claim{}
+	case kindPutPool:
+		return &PutPool{}
+	case kindDropPool:
+		return &DropPool{}
 	default:
 		return nil
 	}
@@ -145,6 +158,8 @@ func (k kind) since() int {
 		return 2
 	case kindPutShare, kindDropShare:
 		return 3
+	case kindPrepare, kindClaim, kindPutPool, kindDropPool:
+		return WarmSince
 	default:
 		return 1
 	}

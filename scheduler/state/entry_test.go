@@ -63,6 +63,10 @@ func samples(t testing.TB) []Command {
 		&Launch{Create: *c, Name: "lab", Tags: []string{"a", "b"}, Streaming: true},
 		&PutShare{ID: "s1", Number: 2, Seat: api.Seat{Role: api.RoleControl, Rights: []api.ViewerRight{"gamepad"}}, Description: "Ann", Expires: epoch.Add(time.Hour)},
 		&DropShare{ID: "s1", Number: 2},
+		&Prepare{Create: *c},
+		&Claim{Create: *c, Warm: "w1"},
+		&PutPool{Doc: []byte(`{"app":"xterm","region":"eu"}`)},
+		&DropPool{App: "xterm", Region: "eu"},
 	}
 }
 

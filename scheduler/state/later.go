@@ -21,6 +21,9 @@ func (s *State) writeLater(out *snapshotWriter) {
 		session := api.SessionID(id)
 		out.put(sectionShares, func(c *coder) { sharesFields(c, &session, v) })
 	}
+	for _, p := range s.pools.Sorted() {
+		out.put(sectionPool, func(c *coder) { c.bytes(&p.doc) })
+	}
 	for account, p := range s.policies.Sorted() {
 		out.put(sectionPolicy, func(c *coder) {
 			str(c, &account)
@@ -40,9 +43,9 @@ func queueFields(c *coder, q *queue) {
 func (s *State) loadLater(section uint64, c *coder) error {
 	c.version = EntryVersion
 	switch section {
-	case sectionSession2, sectionSession4:
-		if section == sectionSession2 {
-			c.version = 2
+	case sectionSession2, sectionSession4, sectionSession5:
+		if old, ok := map[uint64]int{sectionSession2: 2, sectionSession4: 4}[section]; ok {
+			c.version = old
 		}
 		v := &Session{}
 		sessionFields(c, v)
@@ -61,6 +64,16 @@ func (s *State) loadLater(section uint64, c *coder) error {
 		s.shares = s.shares.Set(string(id), v)
 	case sectionQueue:
 		queueFields(c, &s.queue)
+	case sectionPool:
+		var doc []byte
+		if c.bytes(&doc); c.err != nil {
+			return c.err
+		}
+		p, err := parsePool(doc)
+		if err != nil {
+			return err
+		}
+		s.pools = s.pools.Set(poolKey(p.App, p.Region), p)
 	case sectionPolicy:
 		var account string
 		var doc []byte

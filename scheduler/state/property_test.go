@@ -17,7 +17,7 @@ import (
 // not free.
 func TestRandomHistories(t *testing.T) {
 	var seen tally
-	for seed := range uint64(50) {
+	for seed := range uint64(60) {
 		r := rand.New(rand.NewPCG(seed, 7))
 		a, b := New(), New()
 		now := epoch
@@ -66,15 +66,15 @@ func TestRandomHistories(t *testing.T) {
 			t.Fatalf("seed %d: two replicas differ: %d and %d bytes", seed, len(x), len(y))
 		}
 	}
-	if seen.created < 500 || seen.failed < 500 || seen.placed < 100 || seen.shares < 20 || seen.bound[api.RefusedVRAM] < 10 || seen.bound[api.RefusedUplink] < 10 {
+	if seen.created < 500 || seen.failed < 500 || seen.placed < 100 || seen.shares < 20 || seen.claimed < 20 || seen.bound[api.RefusedVRAM] < 10 || seen.bound[api.RefusedUplink] < 10 {
 		t.Fatalf("the histories show little: %+v", seen)
 	}
 }
 
 // tally counts what random histories showed.
 type tally struct {
-	created, failed, placed, shares int
-	bound                           map[api.RefusalCode]int
+	created, failed, placed, shares, claimed int
+	bound                                    map[api.RefusalCode]int
 }
 
 // hold holds that an entry of one command which took something took only what
@@ -99,6 +99,11 @@ func (y *tally) hold(t *testing.T, s *State, cmds []Command, results []Result) {
 		case *PutShare:
 			if results[i].Err == nil {
 				y.shares++
+			}
+		case *Claim:
+			if results[i].Err == nil && !results[i].Duplicate {
+				y.claimed++
+				took(m.Create.Node, m.Create.Pool)
 			}
 		case *Create:
 			var e *api.Error

@@ -28,6 +28,7 @@ func randomCommand(t testing.TB, r *rand.Rand, s *State) Command {
 		{1, 1, d.put}, {1, 1, d.gone}, {1, 1, d.back}, {1, 1, d.app}, {1, 1, d.token}, {1, 1, d.seldom}, {1, 1, d.tick},
 		{3, 2, d.queue}, {3, 2, d.place}, {1, 2, d.learn},
 		{4, 3, d.share}, {1, 3, d.unshare},
+		{1, WarmSince, d.pool}, {2, WarmSince, d.prepare}, {3, WarmSince, d.claim},
 	}
 	sum := 0
 	for _, x := range draws {

@@ -125,6 +125,8 @@ func (m *PutShare) apply(t *tx) Result {
 		return Result{Session: &s.Session, Share: v.open[i]}
 	}
 	switch {
+	case s.Warm:
+		return Result{Err: api.Errorf(api.CodeConflict, "the instance is kept for a session to come: there is nobody to share with")}
 	case s.Pool == api.PoolNone:
 		return Result{Err: api.Errorf(api.CodeConflict, "the instance was launched without enable_streaming: there is nothing to share")}
 	case s.Node == "" && s.Wait == nil:

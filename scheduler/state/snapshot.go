@@ -36,6 +36,8 @@ const (
 	sectionShares   uint64 = 64 // since entries of version 3
 	sectionNode4    uint64 = 34 // since entries of version 4
 	sectionSession4 uint64 = 35 // since entries of version 4
+	sectionSession5 uint64 = 36 // since entries of version 5
+	sectionPool     uint64 = 37 // since entries of version 5
 )
 
 // WriteTo writes the snapshot of a root: the same state gives the same bytes.
@@ -60,8 +62,10 @@ func (s *State) WriteTo(w io.Writer) (int64, error) {
 	case 1:
 	case 2, 3:
 		live = sectionSession2
-	default:
+	case 4:
 		node, live = sectionNode4, sectionSession4
+	default:
+		node, live = sectionNode4, sectionSession5
 	}
 	for _, n := range s.nodes.Sorted() {
 		out.put(node, func(c *coder) { nodeFields(c, n) })
@@ -339,6 +343,7 @@ func sessionFields(c *coder, s *Session) {
 		partsFields(c, &s.Parts)
 		num(c, &s.MoreViewers)
 	}
+	warmFields(c, s)
 }
 
 func (s *State) loadSession(v *Session) error {
@@ -348,6 +353,10 @@ func (s *State) loadSession(v *Session) error {
 	}
 	if v.Node == "" {
 		return nil
+	}
+	if v.Warm {
+		ids, _ := s.warm.Get(v.App)
+		s.warm = s.warm.Set(v.App, ids.Set(string(v.ID), struct{}{}))
 	}
 	n, ok := s.nodes.Get(string(v.Node))
 	if !ok {

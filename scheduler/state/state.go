@@ -29,6 +29,8 @@ type State struct {
 	// Of instances that were launched first, by session.
 	instances Map[*instance]
 	shares    Map[*shares] // by session, once one was made
+	pools     Map[*poolDoc]
+	warm      Map[Map[struct{}]] // by application: instances that are nobody's yet
 }
 
 // Session is a live session with what only the schedulers need of it.

@@ -157,6 +157,15 @@ func checkLedger(t testing.TB, s *State) {
 		hosted[v.Node]++
 		count(v.Node, v.Takes())
 	}
+	warm := 0
+	for v := range s.Sessions() {
+		if v.Warm {
+			warm++
+		}
+	}
+	if known := s.WarmCount(); known != warm {
+		t.Fatalf("%d instances are known to be nobody's, and %d are", known, warm)
+	}
 	for n := range s.Nodes() {
 		for _, h := range n.Held {
 			want[key{n.ID, h.Pool}] += h.Reserved
