@@ -19,6 +19,8 @@ const (
 	VerbShares Verb = "shares"
 	// VerbEnter asks whether the instance can be entered; links of RoleEnter follow.
 	VerbEnter Verb = "enter"
+	// VerbClaim hands a started instance to its session: Spec is the session's.
+	VerbClaim Verb = "claim"
 )
 
 // Command tells an edge what is desired of a session. The edge answers each
@@ -30,7 +32,7 @@ type Command struct {
 	Boot       string     `json:"boot"` // the daemon start it is meant for
 	Reason     Reason     `json:"reason,omitempty"`
 	Force      bool       `json:"force,omitempty"`  // stop without waiting for the application
-	Spec       *Spec      `json:"spec,omitempty"`   // with start
+	Spec       *Spec      `json:"spec,omitempty"`   // with start and claim
 	Screen     *Screen    `json:"screen,omitempty"` // with admit
 	Viewer     uint32     `json:"viewer,omitempty"` // with admit: number of the client that may connect
 	Log        *LogQuery  `json:"log,omitempty"`    // with log
@@ -47,6 +49,8 @@ type Spec struct {
 	GPU        string          `json:"gpu,omitempty"`    // device whose memory is reserved for the application; "" = none
 	ExtraData  json.RawMessage `json:"extra_data,omitempty"`
 	ICEServers []ICEServer     `json:"ice_servers,omitempty"` // for the stream's own use
+	Warm       bool            `json:"warm,omitempty"`        // started for a session to come
+	Claimed    bool            `json:"claimed,omitempty"`     // it was, and has its session
 }
 
 // Ack answers a Command or a Report.

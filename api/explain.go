@@ -12,6 +12,8 @@ type Explanation struct {
 	Policy *PlacementPolicy `json:"policy,omitempty"`
 	// Refused says that nobody took it; the session is the one that was asked for.
 	Refused bool `json:"refused,omitempty"`
+	// Warm is the node of the started instance that the session was given.
+	Warm NodeID `json:"warm,omitempty"`
 	// WaitedS is how many seconds it had waited; ceilings rise with them.
 	WaitedS float64 `json:"waited_s,omitempty"`
 	// Nodes is how many nodes there were; Candidates are those near enough to

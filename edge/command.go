@@ -40,6 +40,8 @@ func (a *Agent) onCommand(_ context.Context, c api.Command) api.Ack {
 		return a.share(c)
 	case api.VerbEnter:
 		return a.enter(c)
+	case api.VerbClaim:
+		return a.claim(c)
 	default:
 		return refuse("verb %q is not known", c.Verb)
 	}

@@ -223,7 +223,7 @@ func (h *fakeHub) serve(raw net.Conn) {
 		switch m.Kind {
 		case local.KindStop:
 			h.stops <- m
-		case local.KindAdmit:
+		case local.KindAdmit, local.KindClaim:
 			h.admits <- m
 		case local.KindSignal:
 			if h.echo {

@@ -36,6 +36,7 @@ type unit struct {
 	reporter   *reporter
 
 	asked  chan api.Command
+	claims chan claimed
 	shimL  *link
 	strmL  *link
 	shimP  *process
@@ -73,7 +74,7 @@ func (a *Agent) newUnit(id api.SessionID, g api.Generation, spec api.Spec) *unit
 	u := &unit{
 		a: a, id: id, generation: g, dir: a.cfg.Run.Session(id, g), spec: spec,
 		log: a.log.With("session", id, "generation", g), reporter: newReporter(a),
-		asked: make(chan api.Command, maxAsked), halted: make(chan struct{}),
+		asked: make(chan api.Command, maxAsked), claims: make(chan claimed), halted: make(chan struct{}),
 	}
 	u.shimL = newLink(a.dial, u.dir.ShimSocket(), u.halted, u.up)
 	u.strmL = newLink(a.dial, u.dir.StreamSocket(), u.halted, u.up)
@@ -232,6 +233,7 @@ func (u *unit) adopt() {
 	if u.inst, err = u.dir.ReadInstance(); err != nil && !errors.Is(err, os.ErrNotExist) {
 		u.log.Warn("state of an adopted instance cannot be read", "error", err)
 	}
+	u.tellClaim()
 	if !u.shimP.ended() && (u.strmP == nil || !u.strmP.ended()) {
 		u.log.Info("session adopted", "observed", u.inst.Observed)
 	}
@@ -294,6 +296,8 @@ func (u *unit) watch() (out outcome, left bool) {
 				return outcome{api.ObservedStopped, c.Reason, "", c.Force}, false
 			}
 			u.admit(c)
+		case c := <-u.claims:
+			c.done <- u.claim(c.spec)
 		case m := <-u.shimL.states:
 			if m.Instance == nil {
 				continue

@@ -72,7 +72,7 @@ func (s *Server) Status(context.Context) (api.ClusterStatus, error) {
 	}
 	r, root := s.replica.Load(), s.root()
 	_, leader := r.raft.LeaderWithID()
-	st := api.ClusterStatus{Healthy: leader != "", Replicas: len(r.configuration()), Leader: string(leader), Sessions: root.LiveCount()}
+	st := api.ClusterStatus{Healthy: leader != "", Replicas: len(r.configuration()), Leader: string(leader), Sessions: root.LiveCount() - root.WarmCount()}
 	for n := range root.Nodes() {
 		if s.leases.alive(n, s.cfg.Clock(), s.cfg.Lease) {
 			st.Nodes++

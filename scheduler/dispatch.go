@@ -29,6 +29,7 @@ type dispatcher struct {
 	mu       sync.Mutex
 	tasks    map[api.SessionID]*task
 	admitted map[api.SessionID]uint32 // client number that the edge has acknowledged
+	claimed  map[api.SessionID]bool   // whose edge knows that it is no started instance any more
 	shared   map[api.SessionID]uint32 // edit of the shares that the edge has acknowledged
 	slots    map[api.NodeID]chan struct{}
 }
@@ -37,6 +38,7 @@ func (d *dispatcher) init(s *Server) {
 	d.server = s
 	d.tasks = map[api.SessionID]*task{}
 	d.admitted, d.shared = map[api.SessionID]uint32{}, map[api.SessionID]uint32{}
+	d.claimed = map[api.SessionID]bool{}
 	d.slots = map[api.NodeID]chan struct{}{}
 }
 
@@ -45,6 +47,7 @@ func (d *dispatcher) begin(ctx context.Context, owned *sync.WaitGroup) {
 	d.mu.Lock()
 	d.ctx, d.owned = ctx, owned
 	clear(d.admitted)
+	clear(d.claimed)
 	clear(d.shared)
 	d.mu.Unlock()
 	for v := range d.server.root().Sessions() {
@@ -133,6 +136,7 @@ func (d *dispatcher) wantLocked(id api.SessionID) (want, bool) {
 	v, ok := root.Live(id)
 	if !ok {
 		delete(d.admitted, id)
+		delete(d.claimed, id)
 		delete(d.shared, id)
 		return want{}, false
 	}
@@ -146,6 +150,8 @@ func (d *dispatcher) wantLocked(id api.SessionID) (want, bool) {
 		w.cmd.Verb, w.cmd.Reason, w.cmd.Force = api.VerbStop, v.Reason, v.Force
 	case v.Observed == api.ObservedNone:
 		w.cmd.Verb = api.VerbStart
+	case v.FromPool && !d.claimed[id] && v.Observed == api.ObservedRunning:
+		w.cmd.Verb = api.VerbClaim
 	case v.Viewer > max(d.admitted[id], 1) && v.Observed == api.ObservedRunning:
 		size := v.Screen
 		w.cmd.Verb, w.cmd.Viewer, w.cmd.Screen = api.VerbAdmit, v.Viewer, &size
@@ -226,7 +232,7 @@ func (d *dispatcher) send(ctx context.Context, w want) bool {
 	}
 	defer func() { <-slot }()
 	cfg := &d.server.cfg
-	if w.cmd.Verb == api.VerbStart && !d.fill(ctx, &w) {
+	if (w.cmd.Verb == api.VerbStart || w.cmd.Verb == api.VerbClaim) && !d.fill(ctx, &w) {
 		return false
 	}
 	ctx, cancel := context.WithTimeout(ctx, cfg.CommandTimeout)
@@ -243,6 +249,11 @@ func (d *dispatcher) send(ctx context.Context, w want) bool {
 	if w.cmd.Verb == api.VerbAdmit {
 		d.mu.Lock()
 		d.admitted[w.cmd.Session] = max(d.admitted[w.cmd.Session], w.cmd.Viewer)
+		d.mu.Unlock()
+	}
+	if w.cmd.Verb == api.VerbClaim {
+		d.mu.Lock()
+		d.claimed[w.cmd.Session] = true
 		d.mu.Unlock()
 	}
 	if w.cmd.Verb == api.VerbShares {
@@ -290,7 +301,7 @@ func (d *dispatcher) fill(ctx context.Context, w *want) bool {
 		}
 		return false
 	}
-	w.cmd.Spec = &api.Spec{App: app, Screen: v.Screen, Pool: v.Pool, Codecs: v.Codecs, Preset: v.Preset, ExtraData: v.ExtraData,
+	w.cmd.Spec = &api.Spec{App: app, Screen: v.Screen, Pool: v.Pool, Codecs: v.Codecs, Preset: v.Preset, ExtraData: v.ExtraData, Warm: v.Warm, Claimed: v.FromPool,
 		ICEServers: s.relaysBeside(v.Session, turn.StreamCredentials, streamRelayLife)}
 	if n, ok := root.Node(v.Node); ok && n.Machine != nil && v.Parts.GPU > 0 && v.Parts.GPU <= len(n.Machine.GPUs) {
 		w.cmd.Spec.GPU = n.Machine.GPUs[v.Parts.GPU-1].Device

@@ -99,6 +99,7 @@ func (s *Server) handlers() map[string]handler {
 		"token.put": handle(s.putToken), "token.revoke": handle(s.revokeToken), "account.delete": handle(s.deleteAccount), "account.policy": handle(s.setPolicy),
 		"share": handle(s.share), "share.change": handle(s.changeShare), "share.revoke": handle(s.revokeShare),
 		"demand": handle(s.presentDemand), "explain": handle(s.explained), "refusals": handle(s.refusals), "queue.seen": handle(s.sawWaiting), "index": handle(s.verifiedIndex),
+		"pools": handle(s.warmPools), "pool.set": handle(s.setPool), "pool.delete": handle(s.dropPool),
 		"replica.register": handle(s.registerHere), "replica.add": handle(s.addReplica),
 		"replica.remove": handle(s.removeReplica), "replica.demote": handle(s.demoteReplica), "replica.lead": handle(s.transfer),
 	}
@@ -108,7 +109,7 @@ func (s *Server) handlers() map[string]handler {
 // earlier try of it.
 func takesAway(name string) bool {
 	switch name {
-	case "node.remove", "app.delete", "version.delete", "token.revoke", "account.delete", "replica.remove", "share.revoke":
+	case "node.remove", "app.delete", "version.delete", "token.revoke", "account.delete", "replica.remove", "share.revoke", "pool.delete":
 		return true
 	default:
 		return false

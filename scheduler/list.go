@@ -32,7 +32,7 @@ func (s *Server) ListSessions(_ context.Context, q api.SessionQuery) ([]api.Sess
 	for v := range root.Finished() {
 		add(v)
 	}
-	all = slices.DeleteFunc(all, func(v api.Session) bool { return v.Pool == api.PoolNone }) // instances alone
+	all = slices.DeleteFunc(all, func(v api.Session) bool { return v.Pool == api.PoolNone || v.Warm }) // instances alone
 	slices.SortFunc(all, less)
 	total := len(all)
 	from := min(q.Offset, total)

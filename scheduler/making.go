@@ -22,7 +22,8 @@ type making struct {
 	tries  int
 	full   *api.Error // the ledger's last refusal
 
-	held     *pending // what its place takes, and the command on its way
+	claim    *state.Claim // of an instance that is started already
+	held     *pending     // what its place takes, and the command on its way
 	proposal *proposal
 	flying   bool
 }
@@ -99,6 +100,9 @@ func (s *Server) submit(ctx context.Context, m *making) *refused {
 	if m.flying {
 		return nil
 	}
+	if s.claim(ctx, m) {
+		return nil
+	}
 	choice, held, no := s.place(m.need)
 	if no != nil {
 		return no
@@ -116,6 +120,7 @@ func (s *Server) submit(ctx context.Context, m *making) *refused {
 func (s *Server) land(ctx context.Context, m *making) (res state.Result, again bool, err error) {
 	res, err = s.await(ctx, m.proposal)
 	m.flying = false
+	s.unclaim(m)
 	m.tries++
 	if err == nil {
 		s.placed(res, m.held, m.need)
@@ -134,6 +139,9 @@ func (s *Server) land(ctx context.Context, m *making) (res state.Result, again b
 func (s *Server) unplaced(ctx context.Context, m *making, no *refused) (state.Result, error) {
 	if dup, ok := s.earlier(m.create); ok {
 		return dup, nil
+	}
+	if m.tries++; m.tries < placeAttempts && s.makeRoom(ctx, m.need) {
+		return s.placeAndCommit(ctx, m)
 	}
 	if res, queued, err := s.queueUp(ctx, m.waitS, m.create, m.need, no); queued {
 		return res, err

@@ -184,4 +184,7 @@ func (s *Server) follow(r state.Result) {
 	if api.Final(r.Session.Observed) {
 		s.ends.tell(r.Session.ID)
 	}
+	if r.Session.Warm || r.Session.FromPool {
+		s.poolChange(r.Session)
+	}
 }

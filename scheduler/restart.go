@@ -25,7 +25,7 @@ func (s *Server) placeLost(ctx context.Context) {
 		}
 		for id := range n.Sessions() {
 			v, ok := root.Live(id)
-			if !ok || v.Observed != api.ObservedLost || v.Desired == api.DesiredStop || v.Pool == api.PoolNone || len(grants) == maxRestarts {
+			if !ok || v.Observed != api.ObservedLost || v.Desired == api.DesiredStop || v.Pool == api.PoolNone || v.Warm || len(grants) == maxRestarts {
 				continue
 			}
 			app, ok := root.App(v.App, v.AppVersion)

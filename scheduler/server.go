@@ -48,6 +48,7 @@ type Server struct {
 	ends     ends
 	probing  probing
 	waiting  waiting
+	pools    pools
 	tickets  ticketDesk
 }
 
@@ -68,6 +69,7 @@ func New(c Config) (*Server, error) {
 	s.leases.nodes = map[api.NodeID]*lease{}
 	s.dispatch.init(s)
 	s.waiting.init()
+	s.pools.init()
 	s.view.away.most, s.view.away.perS = refusedSegments, refusedPerSecond
 	s.demand.cells = map[api.DemandCell]uint64{}
 	s.ends.waiting = map[api.SessionID]chan struct{}{}

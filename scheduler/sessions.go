@@ -52,7 +52,10 @@ func (s *Server) create(ctx context.Context, c createCall) (api.Admission, error
 // made finds what an earlier try of the same call has made.
 func (s *Server) made(id api.SessionID, account string) (madeSession, bool) {
 	v, ok := s.root().Session(id)
-	if !ok || v.Account != account {
+	if !ok {
+		return s.claimedBefore(id, account)
+	}
+	if v.Account != account {
 		return madeSession{}, false
 	}
 	return madeSession{v, 1}, true

@@ -76,6 +76,8 @@ func (s *Server) loseNodes(ctx context.Context) bool {
 // once its last ticket has expired.
 func (s *Server) overdue(v *state.Session, now time.Time) (api.Reason, bool) {
 	switch {
+	case v.Warm:
+		return api.ReasonNone, false // its pool says when
 	case v.Wait != nil:
 		return s.overWait(s.root(), v, now)
 	case v.Observed == api.ObservedLost:

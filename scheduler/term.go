@@ -62,6 +62,7 @@ func (s *Server) lead(ctx context.Context, r *replica) (again bool, err error) {
 	s.view.set(r.fsm.root.Load())
 	s.leases.begin(s.cfg.Clock(), s.cfg.Lease)
 	s.beginQueue()
+	s.pools.begin()
 	s.view.lore.begin()
 	s.term.Store(t)
 	ended := make(chan struct{})
@@ -85,6 +86,7 @@ func (s *Server) lead(ctx context.Context, r *replica) (again bool, err error) {
 	}
 	owned.Go(func() { s.sweepLoop(ctx) })
 	owned.Go(func() { s.queueLoop(ctx) })
+	owned.Go(func() { s.poolLoop(ctx) })
 	owned.Go(func() { s.keepLore(ctx) })
 	owned.Go(func() { s.tendMembers(ctx, r) })
 	s.cfg.Log.Info("scheduler leads", "replica", r.id, "term", r.raft.CurrentTerm(), "sessions", s.root().LiveCount())

@@ -32,6 +32,8 @@ type Config struct {
 
 	// Replicas is the cluster of schedulers; nil when there is none to tell of.
 	Replicas Replicas
+	// WarmPools keeps instances started; nil when there is nobody to ask.
+	WarmPools WarmPools
 	// Instances serves the instances; nil when there is nobody to ask.
 	Instances Instances
 	// Prober names nodes that clients may measure; nil offers none.

@@ -76,6 +76,10 @@ func (s *Server) table() []route {
 		{method: get, path: "/1.0/operations/:id/wait", name: "wait_operation", rights: sessions, sync: true, do: s.waitOperation},
 		{method: get, path: "/1.0/events", name: "get_events", raw: s.events},
 
+		{method: get, path: "/1.0/perigee/pools", name: "get_warm_pools", rights: admin, do: s.listPools},
+		{method: get, path: "/1.0/perigee/applications/:name/pools", name: "get_application_pools", rights: admin, do: s.listPools},
+		{method: http.MethodPut, path: "/1.0/perigee/applications/:name/pools/:region", name: "put_warm_pool", rights: admin, do: s.putPool},
+		{method: del, path: "/1.0/perigee/applications/:name/pools/:region", name: "delete_warm_pool", rights: admin, do: s.deletePool},
 		{method: get, path: "/1.0/perigee/accounts", name: "get_accounts", rights: admin, do: s.listAccounts},
 		{method: post, path: "/1.0/perigee/accounts", name: "create_account", rights: admin, do: s.createAccount},
 		{method: del, path: "/1.0/perigee/accounts/:name", name: "delete_account", rights: admin, do: s.deleteAccount},

@@ -11,12 +11,13 @@ import (
 
 // hub tells the daemons the state of the instance, and hands on what they ask.
 type hub struct {
-	dir   local.Session
-	out   *local.Hub
-	stops chan local.Message
-	sizes chan api.Screen
-	left  chan struct{} // closed: requests are not taken any more
-	visit atomic.Pointer[visits]
+	dir    local.Session
+	out    *local.Hub
+	stops  chan local.Message
+	sizes  chan api.Screen
+	claims chan api.Spec
+	left   chan struct{} // closed: requests are not taken any more
+	visit  atomic.Pointer[visits]
 
 	mu    sync.Mutex // guards state
 	state local.InstanceState
@@ -29,7 +30,7 @@ const farewell = 500 * time.Millisecond
 func newHub(dir local.Session, first local.InstanceState) (*hub, error) {
 	h := &hub{
 		dir: dir, state: first,
-		stops: make(chan local.Message), sizes: make(chan api.Screen), left: make(chan struct{}),
+		stops: make(chan local.Message), sizes: make(chan api.Screen), claims: make(chan api.Spec), left: make(chan struct{}),
 	}
 	var err error
 	h.out, err = local.NewHub(dir.ShimSocket(), local.Message{Kind: local.KindState, Instance: &first}, h.take)
@@ -53,6 +54,16 @@ func (h *hub) take(m local.Message) {
 	case m.Kind == local.KindStop:
 		select {
 		case h.stops <- m:
+		case <-h.left:
+		}
+	case m.Kind == local.KindClaim && m.Spec != nil:
+		spec := *m.Spec
+		var err error
+		if spec.Screen, err = spec.Screen.Normalize(); err != nil {
+			return // the daemon checks sizes: not one of ours
+		}
+		select {
+		case h.claims <- spec:
 		case <-h.left:
 		}
 	case m.Kind == local.KindAdmit && m.Screen != nil:

@@ -188,6 +188,9 @@ func (s *shim) resize(size api.Screen) {
 	if err := s.hub.set(func(st *local.InstanceState) { st.Screen = size }); err != nil {
 		s.log.Warn("state could not be written", "error", err)
 	}
+	if err := s.tellApp(size); err != nil {
+		s.log.Warn("the application is not told its screen", "error", err)
+	}
 }
 
 func (s *shim) restoreSound(ctx context.Context) error {

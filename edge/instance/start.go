@@ -142,6 +142,9 @@ func (s *shim) serve(ctx context.Context) error {
 	if err := os.MkdirAll(s.cfg.Dir.Shared(), 0o755); err != nil {
 		return fmt.Errorf("make shared folder: %w", err)
 	}
+	if err := s.tellApp(s.spec.Screen); err != nil {
+		return err
+	}
 	shared, err := s.stage.share(s.cfg.Dir.Shared(), "io")
 	if err != nil {
 		return err

@@ -31,6 +31,8 @@ func (s *shim) watch(ctx context.Context) end {
 			return end{api.ObservedStopped, m.Reason, "", m.Force}
 		case size := <-s.hub.sizes:
 			s.resize(size)
+		case spec := <-s.hub.claims:
+			s.claimed(spec)
 		case <-ended:
 			s.visits.leave()
 			e := s.appEnd()

@@ -29,6 +29,7 @@ const (
 	KindStop   Kind = "stop"   // daemon → stream/shim: end; Force does not wait for the application
 	KindAdmit  Kind = "admit"  // daemon → stream/shim: Viewer may connect, earlier ones are cut; Screen resizes
 	KindSignal Kind = "signal" // both ways, stream only: one api.Signal
+	KindClaim  Kind = "claim"  // daemon → stream/shim: the started instance has its session, as Spec says it
 	KindShares Kind = "shares" // daemon → stream: Shares that are there; who came by others is cut
 )
 
@@ -62,6 +63,7 @@ type Message struct {
 	Screen   *api.Screen    `json:"screen,omitempty"`
 	Signal   *api.Signal    `json:"signal,omitempty"`
 	Shares   *api.ShareList `json:"shares,omitempty"`
+	Spec     *api.Spec      `json:"spec,omitempty"`
 	Instance *InstanceState `json:"instance,omitempty"`
 	Stream   *StreamState   `json:"stream,omitempty"`
 }

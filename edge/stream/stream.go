@@ -278,6 +278,8 @@ func (s *session) message(m local.Message) {
 		if m.Screen != nil {
 			s.resize(*m.Screen)
 		}
+	case local.KindClaim:
+		s.claimed(m)
 	case local.KindShares:
 		if m.Shares != nil {
 			s.setShares(*m.Shares)

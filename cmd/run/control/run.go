@@ -142,7 +142,7 @@ func serve(ctx, base context.Context, g *errgroup.Group, cfg Config, p parts) er
 		}
 	})
 	gw, err := gateway.New(gateway.Config{
-		Sessions: p.sched, Catalog: p.sched, Accounts: p.sched, Nodes: p.sched, Cluster: p.sched, Replicas: p.sched, Instances: p.sched, Prober: p.sched, Latencies: p.sched,
+		Sessions: p.sched, Catalog: p.sched, Accounts: p.sched, Nodes: p.sched, Cluster: p.sched, Replicas: p.sched, Instances: p.sched, WarmPools: p.sched, Prober: p.sched, Latencies: p.sched,
 		Signals: signals{p.bus.conn}, Locator: p.locator, Log: cfg.Log, Web: web.Handler(), Version: cfg.Version,
 		PublicURL: cfg.PublicURL, LocalURL: front.url(), TrustedProxies: cfg.TrustedProxies,
 		CORSOrigins: cfg.CORSOrigins, MaxRequestsPerSecond: cfg.MaxRequests,

@@ -44,8 +44,19 @@ func imageFlags(cfg Config) []string {
 // marks gives the node's labels: the operator's, and what it can run.
 func marks(ctx context.Context, cfg Config) (map[string]string, error) {
 	labels, err := cfg.labels()
-	if err != nil || cfg.Images.Socket == noContainers {
-		return labels, err
+	if err != nil {
+		return nil, err
+	}
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	mark := func(label string) {
+		k, v, _ := strings.Cut(label, "=")
+		labels[k] = v
+	}
+	mark(api.LabelWarm)
+	if cfg.Images.Socket == noContainers {
+		return labels, nil
 	}
 	if os.Geteuid() != 0 {
 		cfg.Log.Info("the node runs no containers: its daemon is not root")
@@ -59,11 +70,7 @@ func marks(ctx context.Context, cfg Config) (map[string]string, error) {
 		cfg.Log.Info("the node runs no containers", "error", err)
 		return labels, nil
 	}
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	k, v, _ := strings.Cut(api.LabelContainers, "=")
-	labels[k] = v
+	mark(api.LabelContainers)
 	return labels, store.Close()
 }
 
