@@ -114,6 +114,10 @@ type SessionDetail struct {
 	CreatedAt  time.Time   `json:"created_at"`
 	EndedAt    time.Time   `json:"ended_at,omitzero"`
 	Account    string      `json:"account,omitempty"` // to administrators
+	// Warm marks an instance that a pool keeps for a session to come, FromPool a
+	// session that was given one.
+	Warm     bool `json:"warm,omitempty"`
+	FromPool bool `json:"from_pool,omitempty"`
 	// Latency says where the time from input to picture goes; absent before anything was measured.
 	Latency map[Stage]StageSummary `json:"latency,omitempty"`
 }

@@ -24,7 +24,7 @@ func detail(s *api.Session, g api.Grant) api.SessionDetail {
 		DistanceKM: known(s.Placement.DistanceKM), EstimateMS: known(s.Placement.EstimateMS),
 		Codec: s.Codec, Pool: s.Pool, AppVersion: s.AppVersion, Screen: s.Screen,
 		ExtraMS: s.Placement.ExtraMS, Step: s.Placement.Step, Preset: s.Preset, Queue: s.Queue,
-		Reason: s.Reason, Connected: s.Connected, CreatedAt: s.CreatedAt, EndedAt: s.EndedAt, Latency: s.Latency,
+		Reason: s.Reason, Connected: s.Connected, CreatedAt: s.CreatedAt, EndedAt: s.EndedAt, Latency: s.Latency, Warm: s.Warm, FromPool: s.FromPool,
 	}
 	if g.Can(api.RightAdmin) {
 		d.Account = s.Account

@@ -21,7 +21,7 @@ func newApp(o *options) *cobra.Command {
 		Example: "  perigee app create game.yaml\n  perigee app put xterm -- xterm -fa Monospace\n  perigee app run xterm",
 	}
 	group(cmd)
-	cmd.AddCommand(appCreate(o), appPut(o), appShow(o), appList(o), appPublish(o), appRun(o), appDelete(o), appSchema(o))
+	cmd.AddCommand(appCreate(o), appPut(o), appShow(o), appList(o), appPublish(o), appRun(o), appDelete(o), appSchema(o), appPool(o))
 	return cmd
 }
 

@@ -91,6 +91,16 @@ func (o *options) client() (*client.Client, error) {
 	return c, nil
 }
 
+// atMostOne wants one argument or none.
+func atMostOne(what string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) > 1 {
+			return usagef("%q is too much: give %s alone, or nothing; see %s --help", args[1], what, cmd.CommandPath())
+		}
+		return nil
+	}
+}
+
 // exactly wants a number of arguments and says what they are.
 func exactly(what ...string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
