@@ -13,8 +13,9 @@ import (
 type Instance struct {
 	Session   Session  `json:"session"`
 	Name      string   `json:"name"`
-	Tags      []string `json:"tags,omitempty"` // the operator's own
-	Streaming bool     `json:"streaming"`      // it has a stream; that cannot change
+	Tags      []string `json:"tags,omitempty"`      // the operator's own
+	Streaming bool     `json:"streaming"`           // it has a stream; that cannot change
+	Protected bool     `json:"protected,omitempty"` // from being deleted
 }
 
 // InstanceName is the name of an instance that was given none.
@@ -123,16 +124,8 @@ func (r LaunchRequest) Normalize() (LaunchRequest, error) {
 	if r.Node != "" && !ValidID(string(r.Node)) {
 		return r, Invalidf("node", "%q is not a node's id", r.Node)
 	}
-	if len(r.Tags) > maxTags {
-		return r, Invalidf("tags", "at most %d, got %d", maxTags, len(r.Tags))
-	}
-	for _, t := range r.Tags {
-		if k, v, ok := strings.Cut(t, "="); ok && labelFault(k, v) != "" || !ok && labelFault(t, t) != "" {
-			return r, Invalidf("tags", "%q must be a word, or key=value, each of 1 to 64 characters of [a-zA-Z0-9._/-]", t)
-		}
-		if strings.HasPrefix(t, "session=") {
-			return r, Invalidf("tags", "%q: the tag session is given by us", t)
-		}
+	if err := checkTags(r.Tags); err != nil {
+		return r, err
 	}
 	return r, nil
 }

@@ -244,7 +244,15 @@ type InstanceView struct {
 	StoredLogs   []string       `json:"stored_logs"`
 	Config       InstanceConfig `json:"config"`
 	Tags         []string       `json:"tags"` // "session=<id>" on a streamed one
-	Perigee      SessionDetail  `json:"perigee"`
+	Perigee      InstanceDetail `json:"perigee"`
+}
+
+// InstanceDetail is what our additions say of an instance.
+type InstanceDetail struct {
+	SessionDetail
+	Joinable    bool `json:"joinable"`
+	Protected   bool `json:"delete_protected"`
+	IdleMinutes int  `json:"idle_time_min"` // 0 = for ever
 }
 
 // InstanceConfig is how an instance was launched.

@@ -210,6 +210,45 @@ func (s *Server) ListInstances(_ context.Context, q api.InstanceQuery) ([]api.In
 	return all[from:to], len(all), nil
 }
 
+type changeCall struct {
+	ID     api.SessionID
+	Change api.InstanceChange
+}
+
+// ChangeInstance changes what an instance's owner may change while it lives.
+func (s *Server) ChangeInstance(ctx context.Context, id api.SessionID, c api.InstanceChange) (api.Instance, error) {
+	return onLeader(ctx, s, "instance.change", changeCall{ID: id, Change: c}, s.changeInstance)
+}
+
+func (s *Server) changeInstance(ctx context.Context, q changeCall) (api.Instance, error) {
+	if err := s.may(q.ID, q.Change.Grant); err != nil {
+		return api.Instance{}, err
+	}
+	c, err := q.Change.Normalize()
+	if err != nil {
+		return api.Instance{}, err
+	}
+	m := &state.EditInstance{ID: q.ID, HasTags: c.Tags != nil, HasJoinable: c.Joinable != nil, HasProtect: c.Protected != nil, HasIdle: c.IdleMinutes != nil}
+	if m.HasTags {
+		m.Tags = *c.Tags
+	}
+	if m.HasJoinable {
+		m.Joinable = *c.Joinable
+	}
+	if m.HasProtect {
+		m.Protected = *c.Protected
+	}
+	if m.HasIdle {
+		m.IdleMinutes = *c.IdleMinutes
+	}
+	res, err := s.proposeNew(ctx, m)
+	if err != nil {
+		return api.Instance{}, err
+	}
+	s.cfg.Log.Info("instance changed", "session", q.ID, "account", c.Grant.Account, "tags", m.Tags, "protected", m.Protected)
+	return s.root().Instance(*res.Session), nil
+}
+
 // EnterInstance asks an instance's node whether the instance can be entered.
 func (s *Server) EnterInstance(ctx context.Context, v api.Session) error {
 	if err := s.serving(); err != nil {

@@ -51,6 +51,13 @@ func (c *Client) Instance(ctx context.Context, id string) (api.InstanceView, err
 	return get[api.InstanceView](ctx, c, instancesPath+"/"+url.PathEscape(id))
 }
 
+// ChangeInstance changes an instance; what the body does not say stays.
+func (c *Client) ChangeInstance(ctx context.Context, id string, b api.InstanceChangeBody) (api.InstanceView, error) {
+	var v api.InstanceView
+	_, err := c.call(ctx, http.MethodPatch, instancesPath+"/"+url.PathEscape(id), nil, b, &v)
+	return v, err
+}
+
 // DeleteInstance ends an instance and gives the operation that goes on.
 func (c *Client) DeleteInstance(ctx context.Context, id string, force bool) (api.OperationView, error) {
 	q := url.Values{}

@@ -65,6 +65,8 @@ type Instances interface {
 	// ListInstances gives one page, oldest first, and how many there are in all.
 	ListInstances(ctx context.Context, q api.InstanceQuery) ([]api.Instance, int, error)
 	InstanceLog(ctx context.Context, v api.Session, q api.LogQuery) (api.LogPart, error)
+	// ChangeInstance changes tags, protection and the like while it lives.
+	ChangeInstance(ctx context.Context, id api.SessionID, c api.InstanceChange) (api.Instance, error)
 	// EnterInstance says whether the instance runs and can be entered; a link of
 	// RoleEnter may follow.
 	EnterInstance(ctx context.Context, v api.Session) error

@@ -196,3 +196,29 @@ func TestPullAFile(t *testing.T) {
 		t.Errorf("another account's: %d %s", a.status, a.body)
 	}
 }
+
+func TestChangeAnInstance(t *testing.T) {
+	r, x := instanceRig(t)
+	a := r.call("POST", "/1.0/instances", `{"app_id":"xterm"}`)
+	path := "/1.0/instances/" + strings.TrimPrefix(meta[api.OperationView](t, a).ID, "start-")
+	if a := r.call("PATCH", path, `{"tags":["a","k=v"],"perigee":{"joinable":false,"delete_protected":true,"idle_time_min":5}}`); a.status != 200 {
+		t.Fatalf("%d %s", a.status, a.body)
+	}
+	c := x.changes[0]
+	if len(*c.Tags) != 2 || *c.Joinable || !*c.Protected || *c.IdleMinutes != 5 || c.Grant.Account != "acme" {
+		t.Errorf("changed %+v", c)
+	}
+	for body, field := range map[string]string{
+		`{}`: "body", `{"tags":["session=x"]}`: "tags", `{"tags":7}`: "tags", `{"perigee":{"idle_time_min":-1}}`: "idle_time_min", `{"perigee":{"delete_protected":"yes"}}`: "perigee.delete_protected",
+	} {
+		if a := r.call("PATCH", path, body); a.status != 400 || a.env.Perigee.Field != field {
+			t.Errorf("%s: %d %s", body, a.status, a.body)
+		}
+	}
+	if a := r.call("PATCH", path, `{"tags":[]}`, "Authorization", "Bearer other"); a.status != 404 {
+		t.Errorf("another account's: %d %s", a.status, a.body)
+	}
+	if len(x.changes) != 1 {
+		t.Errorf("%d changes", len(x.changes))
+	}
+}

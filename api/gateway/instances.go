@@ -33,7 +33,10 @@ var errNoInstances = api.Errorf(api.CodeNotFound, "this gateway serves no instan
 
 func instanceView(i *api.Instance, g api.Grant) api.InstanceView {
 	v := &i.Session
-	size := v.Screen
+	size, idle := v.Screen, v.IdleMinutes
+	if idle < 0 {
+		idle = int(api.JoinableIdle.Minutes())
+	}
 	out := api.InstanceView{
 		ID: v.ID, Name: i.Name, Type: string(api.AppProgram), Status: i.State().String(), StatusCode: i.State(), StatusText: statusMessage(v),
 		Node: v.Node, AppID: v.App, AppName: v.App, AppVersion: v.AppVersion, CreatedAt: v.CreatedAt.Unix(), StoredLogs: []string{logName},
@@ -41,7 +44,8 @@ func instanceView(i *api.Instance, g api.Grant) api.InstanceView {
 			Platform: "null", EnableStreaming: i.Streaming,
 			Display: &api.ScreenBody{Width: &size.Width, Height: &size.Height, FPS: &size.FPS, Density: &size.Density},
 		},
-		Tags: append([]string{}, i.AllTags()...), Perigee: detail(v, g),
+		Tags:    append([]string{}, i.AllTags()...),
+		Perigee: api.InstanceDetail{SessionDetail: detail(v, g), Joinable: v.Joinable, Protected: i.Protected, IdleMinutes: idle},
 	}
 	if i.Streaming {
 		out.Config.Platform = "webrtc"
@@ -147,6 +151,29 @@ func instancePath(id api.SessionID) string { return "/1.0/instances/" + string(i
 func (s *Server) getInstance(c *gin.Context) (reply, error) {
 	i, err := s.instance(c)
 	if err != nil {
+		return reply{}, err
+	}
+	return reply{metadata: instanceView(&i, grantOf(c))}, nil
+}
+
+// patchInstance changes an instance; what the body does not say stays.
+func (s *Server) patchInstance(c *gin.Context) (reply, error) {
+	i, err := s.instance(c)
+	if err != nil {
+		return reply{}, err
+	}
+	var b api.InstanceChangeBody
+	if err := readBody(c, &b, false); err != nil {
+		return reply{}, err
+	}
+	q := api.InstanceChange{Tags: b.Tags, Grant: grantOf(c)}
+	if p := b.Perigee; p != nil {
+		q.Joinable, q.Protected, q.IdleMinutes = p.Joinable, p.Protected, p.IdleMinutes
+	}
+	if q, err = q.Normalize(); err != nil {
+		return reply{}, err
+	}
+	if i, err = s.cfg.Instances.ChangeInstance(c.Request.Context(), i.Session.ID, q); err != nil {
 		return reply{}, err
 	}
 	return reply{metadata: instanceView(&i, grantOf(c))}, nil

@@ -21,6 +21,7 @@ type fakeInstances struct {
 
 	mu       sync.Mutex // guards the fields below
 	launches []api.LaunchRequest
+	changes  []api.InstanceChange
 	bare     map[api.SessionID]bool
 	log      string
 	ended    bool
@@ -80,6 +81,14 @@ func (x *fakeInstances) InstanceLog(_ context.Context, _ api.Session, q api.LogQ
 	}
 	from = min(from, int64(len(x.log)))
 	return api.LogPart{Text: x.log[from:], From: from, Next: int64(len(x.log)), Ended: x.ended}, nil
+}
+
+func (x *fakeInstances) ChangeInstance(_ context.Context, id api.SessionID, c api.InstanceChange) (api.Instance, error) {
+	x.mu.Lock()
+	x.changes = append(x.changes, c)
+	x.mu.Unlock()
+	s, err := x.f.Session(context.Background(), id)
+	return x.shown(s), err
 }
 
 func (x *fakeInstances) EnterInstance(_ context.Context, s api.Session) error {

@@ -65,6 +65,7 @@ func (s *Server) table() []route {
 		{method: get, path: "/1.0/instances", name: "get_instances", rights: sessions, do: s.listInstances},
 		{method: post, path: "/1.0/instances", name: "create_instance", rights: sessions, do: s.launchInstance},
 		{method: get, path: "/1.0/instances/:id", name: "get_instance", rights: sessions, do: s.getInstance},
+		{method: http.MethodPatch, path: "/1.0/instances/:id", name: "patch_instance", rights: sessions, do: s.patchInstance},
 		{method: del, path: "/1.0/instances/:id", name: "delete_instance", rights: sessions, do: s.deleteInstance},
 		{method: get, path: "/1.0/instances/:id/logs", name: "get_logs", rights: sessions, do: s.listLogs},
 		{method: get, path: "/1.0/instances/:id/logs/:name", name: "get_log", raw: s.getLog},

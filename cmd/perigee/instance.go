@@ -21,7 +21,7 @@ func newInstance(o *options) *cobra.Command {
 		Example: "  perigee instance launch xterm --stream --wait\n  perigee instance list --status running\n  perigee instance logs lab --follow",
 	}
 	group(cmd)
-	cmd.AddCommand(instanceLaunch(o), instanceList(o), instanceShow(o), instanceLogs(o), instanceExec(o), instancePush(o), instancePull(o), instanceDelete(o))
+	cmd.AddCommand(instanceLaunch(o), instanceList(o), instanceShow(o), instanceUpdate(o), instanceLogs(o), instanceExec(o), instancePush(o), instancePull(o), instanceDelete(o))
 	return cmd
 }
 
@@ -170,10 +170,17 @@ func instanceShow(o *options) *cobra.Command {
 				return fields(w, "instance", string(v.ID), "name", v.Name, "app", fmt.Sprintf("%s version %d", v.AppName, v.AppVersion),
 					"status", fmt.Sprintf("%s (%d)", v.Status, v.StatusCode), "why", v.StatusText, "node", string(v.Node), "region", d.Region,
 					"stream", yes(v.Config.EnableStreaming), "screen", fmt.Sprintf("%dx%d@%d", d.Screen.Width, d.Screen.Height, d.Screen.FPS),
-					"tags", strings.Join(v.Tags, ", "), "account", d.Account, "created", when(time.Unix(v.CreatedAt, 0)), "ended", whenSet(d.EndedAt))
+					"tags", strings.Join(v.Tags, ", "), "protected", onlyIf(d.Protected, "from being deleted"), "idle after", onlyIf(d.IdleMinutes > 0, strconv.Itoa(d.IdleMinutes)+" min"), "account", d.Account, "created", when(time.Unix(v.CreatedAt, 0)), "ended", whenSet(d.EndedAt))
 			})
 		},
 	}
+}
+
+func onlyIf(b bool, text string) string {
+	if b {
+		return text
+	}
+	return ""
 }
 
 func whenSet(t time.Time) string {

@@ -198,6 +198,9 @@ func (m *End) apply(t *tx) Result {
 		}
 		return Result{Err: noSession(m.ID)}
 	}
+	if err := t.protected(m); err != nil {
+		return Result{Err: err}
+	}
 	if s.Desired != api.DesiredStop {
 		s.Desired, s.Reason, s.Message = api.DesiredStop, m.Reason, ""
 	}

@@ -14,7 +14,7 @@ import (
 //	   sessions are kept instead of 200,000
 //	3  shares of sessions; tickets that were signed together
 //	4  what a session takes beside its encoder pool, and the way out of its shares
-//	5  instances that are started for sessions to come
+//	5  instances that are started for sessions to come; changes of instances
 const EntryVersion = 5
 
 // maxCommands bounds the commands of one entry.
@@ -62,6 +62,7 @@ const (
 	kindRaise         kind = 82
 	kindPutShare      kind = 112 // since version 3
 	kindDropShare     kind = 113 // since version 3
+	kindEditInstance  kind = 128 // since version 5
 )
 
 // Command is one change of the state.
@@ -144,6 +145,8 @@ func newCommand(k kind) Command {
 		return &PutPool{}
 	case kindDropPool:
 		return &DropPool{}
+	case kindEditInstance:
+		return &EditInstance{}
 	default:
 		return nil
 	}
@@ -160,6 +163,8 @@ func (k kind) since() int {
 		return 3
 	case kindPrepare, kindClaim, kindPutPool, kindDropPool:
 		return WarmSince
+	case kindEditInstance:
+		return EditSince
 	default:
 		return 1
 	}

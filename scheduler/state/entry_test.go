@@ -67,6 +67,7 @@ func samples(t testing.TB) []Command {
 		&Claim{Create: *c, Warm: "w1"},
 		&PutPool{Doc: []byte(`{"app":"xterm","region":"eu"}`)},
 		&DropPool{App: "xterm", Region: "eu"},
+		&EditInstance{ID: "s1", HasTags: true, Tags: []string{"a"}, HasJoinable: true, Joinable: true, HasProtect: true, Protected: true, HasIdle: true, IdleMinutes: 3},
 	}
 }
 

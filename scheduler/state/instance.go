@@ -49,8 +49,9 @@ func (m *Launch) apply(t *tx) Result {
 // instance is what only an instance that was launched first has. It is kept as
 // long as its session.
 type instance struct {
-	name string
-	tags []string
+	name      string
+	tags      []string
+	protected bool // from being deleted; since version 5
 }
 
 func instanceFields(c *coder, id *api.SessionID, i *instance) {
@@ -73,7 +74,7 @@ func (s *State) InstanceNamed(account, name string) (api.SessionID, bool) {
 func (s *State) Instance(v api.Session) api.Instance {
 	out := api.Instance{Session: v, Name: api.InstanceName(v.ID), Streaming: v.Pool != api.PoolNone}
 	if i, ok := s.instances.Get(string(v.ID)); ok {
-		out.Tags = slices.Clone(i.tags)
+		out.Tags, out.Protected = slices.Clone(i.tags), i.protected
 		if i.name != "" {
 			out.Name = i.name
 		}

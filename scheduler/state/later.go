@@ -16,6 +16,9 @@ func (s *State) writeLater(out *snapshotWriter) {
 	for id, i := range s.instances.Sorted() {
 		session := api.SessionID(id)
 		out.put(sectionInstance, func(c *coder) { instanceFields(c, &session, i) })
+		if i.protected {
+			out.put(sectionProtected, func(c *coder) { str(c, &session) })
+		}
 	}
 	for id, v := range s.shares.Sorted() {
 		session := api.SessionID(id)
@@ -57,6 +60,16 @@ func (s *State) loadLater(section uint64, c *coder) error {
 		i := &instance{}
 		instanceFields(c, &id, i)
 		s.instances = s.instances.Set(string(id), i)
+	case sectionProtected:
+		var id api.SessionID
+		str(c, &id)
+		i, ok := s.instances.Get(string(id))
+		if c.err != nil || !ok {
+			return fmt.Errorf("an unknown instance is protected: %w", ErrEntry)
+		}
+		kept := *i
+		kept.protected = true
+		s.instances = s.instances.Set(string(id), &kept)
 	case sectionShares:
 		var id api.SessionID
 		v := &shares{}

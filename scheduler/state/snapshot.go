@@ -31,13 +31,14 @@ const (
 	sectionQueue
 	sectionPolicy
 	sectionRoutes
-	sectionHidden   uint64 = 32 // since entries of version 2
-	sectionInstance uint64 = 33 // since entries of version 2
-	sectionShares   uint64 = 64 // since entries of version 3
-	sectionNode4    uint64 = 34 // since entries of version 4
-	sectionSession4 uint64 = 35 // since entries of version 4
-	sectionSession5 uint64 = 36 // since entries of version 5
-	sectionPool     uint64 = 37 // since entries of version 5
+	sectionHidden    uint64 = 32 // since entries of version 2
+	sectionInstance  uint64 = 33 // since entries of version 2
+	sectionShares    uint64 = 64 // since entries of version 3
+	sectionNode4     uint64 = 34 // since entries of version 4
+	sectionSession4  uint64 = 35 // since entries of version 4
+	sectionSession5  uint64 = 36 // since entries of version 5
+	sectionPool      uint64 = 37 // since entries of version 5
+	sectionProtected uint64 = 96 // since entries of version 5
 )
 
 // WriteTo writes the snapshot of a root: the same state gives the same bytes.
