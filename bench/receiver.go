@@ -22,13 +22,21 @@ type receiver struct {
 }
 
 // watch joins a session and returns when its first picture has come.
-func watch(ctx context.Context, c *client.Client, id api.SessionID) (_ *receiver, err error) {
+func watch(ctx context.Context, c *client.Client, id api.SessionID) (*receiver, error) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	a, err := c.JoinSession(ctx, id, api.JoinBody{})
 	if err != nil {
 		return nil, err
 	}
+	return watchURL(ctx, a.URL)
+}
+
+// watchURL takes part by a session's websocket and returns when its first picture
+// has come.
+func watchURL(ctx context.Context, url string) (_ *receiver, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
 	r := &receiver{}
 	defer func() {
 		if err != nil {
@@ -58,7 +66,7 @@ func watch(ctx context.Context, c *client.Client, id api.SessionID) (_ *receiver
 			begun, stamp = true, p.Timestamp
 		}
 	})
-	if r.ws, err = client.DialSignal(ctx, a.URL); err != nil {
+	if r.ws, err = client.DialSignal(ctx, url); err != nil {
 		return nil, err
 	}
 	talk := context.WithoutCancel(ctx) // signalling goes on as long as the stream: close ends it
@@ -77,7 +85,7 @@ func watch(ctx context.Context, c *client.Client, id api.SessionID) (_ *receiver
 	case <-first:
 		return r, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("session %s shows no picture: %w", id, ctx.Err())
+		return nil, fmt.Errorf("the session shows no picture: %w", ctx.Err())
 	}
 }
 
