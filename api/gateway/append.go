@@ -89,6 +89,12 @@ func appendDetail(b []byte, d *api.SessionDetail) []byte {
 		b = appendTime(append(b, `,"ended_at":`...), d.EndedAt)
 	}
 	b = appendUnlessEmpty(b, `,"account":`, d.Account)
+	if d.Warm {
+		b = append(b, `,"warm":true`...)
+	}
+	if d.FromPool {
+		b = append(b, `,"from_pool":true`...)
+	}
 	if len(d.Latency) > 0 {
 		b = appendAny(append(b, `,"latency":`...), d.Latency)
 	}
