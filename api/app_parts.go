@@ -69,7 +69,7 @@ type Video struct {
 	MaxHeight int `json:"max_height,omitempty" yaml:"max_height"`
 	MaxFPS    int `json:"max_fps,omitempty" yaml:"max_fps"`
 	// Content says what to keep when bits are short: "detail" (text), "motion"
-	// (games), "" = not said.
+	// (games), "auto" or "" = what the picture is measured to be.
 	Content string `json:"content,omitempty" yaml:"content"`
 	// MaxKbps is the ceiling of the picture's bitrate; 0 = by its size and rate.
 	MaxKbps int `json:"max_kbps,omitempty" yaml:"max_kbps"`
@@ -77,6 +77,7 @@ type Video struct {
 
 // Contents of a picture.
 const (
+	ContentAuto   = "auto"
 	ContentDetail = "detail"
 	ContentMotion = "motion"
 )
@@ -168,7 +169,7 @@ func (a App) checkParts() error {
 		allowed []string
 	}{
 		{"resources.encoder", string(a.Resources.Encoder), []string{string(EncoderGPU), string(EncoderGPUPreferred), string(EncoderSoftware)}},
-		{"video.content", a.Video.Content, []string{ContentDetail, ContentMotion}},
+		{"video.content", a.Video.Content, []string{ContentAuto, ContentDetail, ContentMotion}},
 		{"permissions.network", string(a.Permissions.Network), []string{string(NetworkNone), string(NetworkEgress), string(NetworkFull)}},
 		{"on_exit.restart", string(a.OnExit.Restart), []string{string(RestartNever), string(RestartOnFailure), string(RestartAlways)}},
 	} {

@@ -19,6 +19,8 @@ test="chromium ffmpeg x11-apps"
 
 if [ "$(. /etc/os-release && echo "${VERSION_ID:-}")" = 13 ]; then
 	build="$build $ffmpeg"
+else
+	build="$build libva-dev" # VA-API for that build
 fi
 
 missing=()

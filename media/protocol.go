@@ -61,7 +61,7 @@ type Configure struct {
 	Preset      api.Preset `json:"preset,omitempty"`
 	Cursor      bool       `json:"cursor"` // draw the pointer into the picture
 	// Content is what the application says of its picture: api.ContentDetail,
-	// api.ContentMotion, "" = nothing.
+	// api.ContentMotion, api.ContentAuto or "" = it is measured.
 	Content string `json:"content,omitempty"`
 }
 
@@ -97,6 +97,11 @@ type State struct {
 	Frames      int     `json:"frames"`
 	EncodeMSP50 float64 `json:"encode_ms_p50"`
 	EncodeMSP95 float64 `json:"encode_ms_p95"`
+	// Content is what the picture is, as said or measured: api.ContentDetail,
+	// api.ContentMotion, "" = nothing was sent yet. Motion is how much of it changes
+	// in each picture, in percent over the last second.
+	Content string `json:"content,omitempty"`
+	Motion  int    `json:"motion,omitempty"`
 	// Drawn counts pictures that showed a change since start: 0 = nothing drawn yet.
 	Drawn uint64 `json:"drawn"`
 }

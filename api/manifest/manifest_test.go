@@ -93,7 +93,7 @@ func TestReadRefuses(t *testing.T) {
 		head + "video: {width: 800}":                                       "needs width and height together",
 		head + "video: {width: 800, height: 600, max_width: 640}":          "video.width: is above video.max_width, 640",
 		head + "video: {max_width: 640, max_height: 480}":                  "is below the general default",
-		head + "video: {content: text}":                                    `line 3: video.content: "text" is not known; use detail, motion`,
+		head + "video: {content: text}":                                    `line 3: video.content: "text" is not known; use auto, detail, motion`,
 		head + "permissions: {network: some}":                              "use none, egress, full",
 		head + "permissions: {network: full, camera: true}":                `there is no field "camera"`,
 		head + "on_exit: {restart: On-Failure}":                            "use never, on-failure, always",

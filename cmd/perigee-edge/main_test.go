@@ -57,6 +57,10 @@ func encodeBreaking(how string) {
 			if hardware && how == "refuses" {
 				return nil, fmt.Errorf("open encoder h264_nvenc: out of memory")
 			}
+			if hardware && how == "no device" { // FFmpeg's own VA-API, at what is no render node
+				c.Pool, c.Device = api.PoolVAAPI, "/dev/null"
+				return encode.NewVideo(c)
+			}
 			c.Pool, c.Device = api.PoolCPU, ""
 			v, err := encode.NewVideo(c)
 			if err != nil || !hardware {

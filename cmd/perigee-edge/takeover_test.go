@@ -332,16 +332,19 @@ func TestNextEngineTakesOverForReal(t *testing.T) {
 	}
 }
 
-// An engine that refuses to open is passed over within the start.
+// An engine that refuses to open is passed over within the start: one that is full,
+// and FFmpeg's own VA-API without a device.
 func TestEngineThatRefusesIsPassedOver(t *testing.T) {
 	display := xvfb.Start(t, "-screen", "0", "640x360x24").Display
 	paint(t, display)
-	dir, v := session(t, display, "refuses")
-	until(t, "pictures by software", func() bool {
-		pictures, st := v.pictures()
-		return st.Pool == api.PoolCPU && len(pictures) > 5
-	})
-	if q, err := engines.OfSession(dir).Quarantined(); err != nil || !strings.Contains(q["nvenc0"], "out of memory") {
-		t.Errorf("in quarantine %v, %v", q, err)
+	for how, why := range map[string]string{"refuses": "out of memory", "no device": "no VA-API driver answers at /dev/null"} {
+		dir, v := session(t, display, how)
+		until(t, "pictures by software", func() bool {
+			pictures, st := v.pictures()
+			return st.Pool == api.PoolCPU && len(pictures) > 5
+		})
+		if q, err := engines.OfSession(dir).Quarantined(); err != nil || !strings.Contains(q["nvenc0"], why) {
+			t.Errorf("in quarantine %v, %v", q, err)
+		}
 	}
 }

@@ -46,10 +46,10 @@ need() {
 	for c in cc make cmake nasm pkg-config xz tar sha256sum; do
 		command -v "$c" >/dev/null || missing+=("$c")
 	done
-	for c in x264 vpx opus libpulse; do
+	for c in x264 vpx opus libpulse libva-drm; do
 		pkg-config --exists "$c" 2>/dev/null || missing+=("$c (pkg-config)")
 	done
-	[ ${#missing[@]} -eq 0 ] || die "missing: ${missing[*]}. On Debian: apt-get install build-essential cmake nasm pkg-config xz-utils libx264-dev libvpx-dev libopus-dev libpulse-dev"
+	[ ${#missing[@]} -eq 0 ] || die "missing: ${missing[*]}. On Debian: apt-get install build-essential cmake nasm pkg-config xz-utils libx264-dev libvpx-dev libopus-dev libpulse-dev libva-dev"
 }
 
 # archives prints the base addresses of the machine's own Debian archives that

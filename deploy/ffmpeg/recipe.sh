@@ -53,9 +53,9 @@ configure_ffmpeg() {
 		--disable-everything --disable-autodetect --disable-programs --disable-doc \
 		--disable-debug --disable-network --enable-gpl \
 		--enable-libx264 --enable-libvpx --enable-libsvtav1 --enable-libopus --enable-libpulse \
-		--enable-ffnvcodec --enable-nvenc --enable-cuda \
+		--enable-ffnvcodec --enable-nvenc --enable-cuda --enable-vaapi \
 		--enable-encoder=libx264,libvpx_vp8,libvpx_vp9,libsvtav1,libopus \
-		--enable-encoder=h264_nvenc,hevc_nvenc,av1_nvenc \
+		--enable-encoder=h264_nvenc,hevc_nvenc,av1_nvenc,h264_vaapi,hevc_vaapi \
 		--enable-decoder=h264,hevc,vp8,vp9,opus,pcm_s16le \
 		--enable-parser=h264,hevc,vp8,vp9,av1,opus \
 		--enable-bsf=h264_mp4toannexb,extract_extradata,h264_metadata,av1_metadata \
@@ -65,8 +65,10 @@ configure_ffmpeg() {
 }
 
 build_ffmpeg() {
-	make -C "$tmp/ffmpeg" -j "$jobs"
-	make -C "$tmp/ffmpeg" install
+	# configure leaves VA-API's way to a render node out in silence.
+	grep -q '^#define HAVE_VAAPI_DRM 1' "$tmp/ffmpeg/config.h" || { echo "no libva-drm: VA-API would open no device"; return 1; }
+	make -C "$tmp/ffmpeg" -j "$jobs" &&
+		make -C "$tmp/ffmpeg" install
 }
 
 # flatten_pkgconfig makes the private fields public: the libraries are static,

@@ -88,7 +88,7 @@ func PrintInventory(w io.Writer, inv gpu.Inventory) error {
 		b.WriteString("\n")
 	}
 	if len(inv.VAAPI) == 0 {
-		b.WriteString("va-api     none\n")
+		b.WriteString("va-api     no render node\n")
 	}
 	for _, r := range inv.VAAPI {
 		fmt.Fprintf(&b, "va-api     %s (%s)", r.Path, r.Driver)

@@ -37,6 +37,8 @@ type Config struct {
 type Video interface {
 	Load(pix []byte, stride int, changed ...image.Rectangle) error
 	Changed() bool
+	Fresh() float64
+	Favour(content string)
 	Encode(key bool) (encode.Packet, error)
 	Sharp() bool
 	SetBitrate(kbps int) error

@@ -57,10 +57,12 @@ func TestFaultOfTheEngineIsTold(t *testing.T) {
 		engine bool
 		names  string
 	}{
-		"a device that is not there": {nil, func(c *media.Configure) { c.Pool, c.Device = api.PoolNVENC, "7" }, true, "h264_nvenc"},
-		"fails at once":              {openBreaking(0), func(c *media.Configure) { c.Pool = api.PoolNVENC }, true, errDriver.Error()},
-		"fails while it works":       {openBreaking(3), func(c *media.Configure) { c.Pool = api.PoolVAAPI }, true, errDriver.Error()},
-		"no display":                 {openBreaking(0), func(c *media.Configure) { c.Pool, c.Display = api.PoolNVENC, "elsewhere:0" }, false, "elsewhere"},
+		"a device that is not there":      {nil, func(c *media.Configure) { c.Pool, c.Device = api.PoolNVENC, "7" }, true, "h264_nvenc"},
+		"a render node that is not there": {nil, func(c *media.Configure) { c.Pool, c.Device = api.PoolVAAPI, "/dev/dri/renderD999" }, true, "h264_vaapi: no render node"},
+		"a render node that is none":      {nil, func(c *media.Configure) { c.Pool, c.Device = api.PoolVAAPI, "/dev/null" }, true, "no VA-API driver answers at /dev/null"},
+		"fails at once":                   {openBreaking(0), func(c *media.Configure) { c.Pool = api.PoolNVENC }, true, errDriver.Error()},
+		"fails while it works":            {openBreaking(3), func(c *media.Configure) { c.Pool = api.PoolVAAPI }, true, errDriver.Error()},
+		"no display":                      {openBreaking(0), func(c *media.Configure) { c.Pool, c.Display = api.PoolNVENC, "elsewhere:0" }, false, "elsewhere"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := startEncoderWith(t, c.open)

@@ -20,8 +20,8 @@ const (
 	// near-lossless: a second's worth of pictures at most. One that was sharp at once
 	// is left alone.
 	RefineAfter = 100 * time.Millisecond
-	// refineMotion is the same for applications that say they move: a short halt is
-	// no time to spend what the next movement needs.
+	// refineMotion is the same for what moves, as its application says or as it is
+	// measured: a short halt is no time to spend what the next movement needs.
 	refineMotion = 400 * time.Millisecond
 	// Bitrate changes of an encoder that must be opened again for them.
 	reopenSpacing = 2 * time.Second
@@ -33,11 +33,12 @@ const (
 type picture struct {
 	enc           Video
 	fresh         bool // it has encoded nothing yet
-	width, height int // of the encoder
-	kbps          int // wanted
-	inUse         int // kbps that the encoder was told
-	fps           int // pictures a second that are taken at most
+	width, height int  // of the encoder
+	kbps          int  // wanted
+	inUse         int  // kbps that the encoder was told
+	fps           int  // pictures a second that are taken at most
 	pacer         capture.Pacer
+	motion        motion
 
 	pending bool // something was drawn and not taken yet
 	wantKey bool
@@ -106,7 +107,7 @@ func (s *session) nextRefine(now int64) time.Duration {
 	switch {
 	case p.refining:
 		wait = time.Second / time.Duration(s.cfg.Screen.FPS)
-	case s.cfg.Content == api.ContentMotion:
+	case s.content() == api.ContentMotion:
 		wait = refineMotion
 	}
 	return max(wait-since, 0)
@@ -141,6 +142,8 @@ func (s *session) takePicture() error {
 	}
 	p.refine, p.refining = s.cfg.Screen.FPS, false
 	p.taken = min(p.drawnAt, pic.Taken)
+	p.motion.add(&pic, p.enc.Fresh(), p.fps)
+	p.enc.Favour(s.content())
 	return s.encodeFrom(begun, pic.Taken)
 }
 
@@ -155,6 +158,7 @@ func (s *session) fit(pic *capture.Picture) error {
 	enc, err := s.open(encode.Config{
 		Codec: s.cfg.Codec, Pool: s.cfg.Pool, Device: s.cfg.Device, Width: pic.Width, Height: pic.Height, FPS: s.cfg.Screen.FPS,
 		BitrateKbps: p.kbps, Threads: s.cfg.Threads, Preset: s.cfg.Preset,
+		Content: s.content(),
 	})
 	s.guard.leave()
 	if err != nil {

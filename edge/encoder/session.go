@@ -304,6 +304,9 @@ func (s *session) sendState(problem string) error {
 	st.Error, st.EngineFault = problem, s.engineFault
 	st.Ready = s.picture.sent > 0 && problem == ""
 	st.Drawn = s.picture.drawn
+	if s.picture.sent > 0 {
+		st.Content, st.Motion = s.content(), s.picture.motion.percent(media.Now())
+	}
 	st.Screen = api.Screen{FPS: s.cfg.Screen.FPS, Density: s.cfg.Screen.Density, Width: s.picture.width, Height: s.picture.height}
 	if s.picture.enc != nil {
 		st.Encoder = s.picture.enc.Name()

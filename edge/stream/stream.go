@@ -148,8 +148,12 @@ func newSession(cfg Config) (*session, error) {
 		transport: transport, viewers: map[string]*viewer{}, wake: make(chan struct{}, 1), aloneAt: time.Now()}
 	s.enc = newEncoder(cfg.Encode, log, sink{
 		frame: s.live.frame, restarted: s.live.restarted,
-		state: func() { s.post(func() {}) }, // the loop tells what changed
-		fail:  func(why string) { s.post(func() { s.fail(why) }) },
+		state: func() {
+			st := s.enc.last()
+			s.steps.saw(st.Content, st.Motion)
+			s.post(func() {}) // the loop tells what changed
+		},
+		fail: func(why string) { s.post(func() { s.fail(why) }) },
 	})
 	s.keys.ask = s.enc.keyframe
 	s.ladder = newLadder(cfg.Dir, spec, log)
@@ -335,7 +339,7 @@ func (s *session) configure() {
 	if err != nil {
 		s.log.Warn("no engine has room for the stream's new shape: it stays where it is", "error", err)
 	}
-	s.steps.set(s.screen, s.spec.App.Video.Content)
+	s.steps.set(s.screen, codec, s.spec.App.Video.Content)
 	limits := s.limits()
 	kbps := s.kbps
 	if kbps == 0 {

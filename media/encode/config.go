@@ -29,6 +29,10 @@ type Config struct {
 	// Preset api.PresetFast takes less time for a worse picture, with the encoders
 	// that have something faster (see Faster); the others stay as they are.
 	Preset api.Preset
+	// Content api.ContentDetail is for text and other drawn screens: VP9 then takes
+	// what moved as a whole for that, at more time for a picture that all changes.
+	// Other encoders know no difference. See Favour.
+	Content string
 }
 
 // ErrConfig says that a configuration cannot be encoded.

@@ -50,7 +50,7 @@ func TestStillTextGetsSharpInASecond(t *testing.T) {
 	const w, h, passes = 1280, 720, 54
 	for _, codec := range []api.Codec{api.H264, api.VP8, api.VP9} {
 		t.Run(string(codec), func(t *testing.T) {
-			v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 4000})
+			v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 4000, Content: api.ContentDetail})
 			c := newCanvas(w, h)
 			var packets []Packet
 			bits := func(from int) (n int) {

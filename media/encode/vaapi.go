@@ -2,6 +2,7 @@ package encode
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 
 	"github.com/asticode/go-astiav"
@@ -11,8 +12,7 @@ import (
 const vaapiDevice = "/dev/dri/renderD128"
 
 // vaapi is an encoder of VA-API (Intel, AMD): no B-frames, one picture in flight,
-// constant bitrate with a buffer of one picture. It needs an FFmpeg with VA-API,
-// which Debian's has and the minimal one of deploy/ffmpeg has not.
+// constant bitrate with a buffer of one picture.
 func vaapi(name, profile string) recipe {
 	return recipe{
 		name: name,
@@ -42,9 +42,13 @@ func vaapiPrepare(c Config, cc *astiav.CodecContext) (func(), error) {
 	if path == "" {
 		path = vaapiDevice
 	}
+	// FFmpeg's own error is "invalid argument" for either.
+	if _, err := os.Stat(path); err != nil {
+		return nil, fmt.Errorf("no render node: %w", err)
+	}
 	device, err := astiav.CreateHardwareDeviceContext(astiav.HardwareDeviceTypeVAAPI, path, nil, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open %s for VA-API: %w", path, err)
+		return nil, fmt.Errorf("no VA-API driver answers at %s (intel-media-va-driver, mesa-va-drivers; rights of the group render): %w", path, err)
 	}
 	frames := astiav.AllocHardwareFramesContext(device)
 	if frames == nil {

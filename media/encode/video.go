@@ -30,6 +30,8 @@ type recipe struct {
 	faster map[string]string
 	// opened sets what FFmpeg has no option for; nil: nothing.
 	opened func(*astiav.CodecContext, Config)
+	// favour applies a changed Config.Content to an open encoder; nil: nothing to do.
+	favour func(*Video)
 	// rate changes the bitrate of an open encoder; errReopen if it cannot.
 	rate func(*astiav.CodecContext, Config) error
 	// hints tell the encoder which parts of the picture about to be encoded
@@ -150,7 +152,7 @@ func (v *Video) open() error {
 	free, err := v.recipe.prepare(v.cfg, cc)
 	if err != nil {
 		cc.Free()
-		return err
+		return fmt.Errorf("open encoder %s: %w", v.recipe.name, err)
 	}
 	if err := cc.Open(codec, d); err != nil {
 		cc.Free()
@@ -172,6 +174,9 @@ func (v *Video) open() error {
 	}
 	v.ctx, v.free, v.count = cc, free, 0
 	v.job.cc, v.job.vpx = (*C.AVCodecContext)(cc.UnsafePointer()), vpxContext(cc)
+	if v.recipe.favour != nil {
+		v.recipe.favour(v)
+	}
 	return nil
 }
 

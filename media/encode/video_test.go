@@ -46,7 +46,7 @@ func eachCodec(t *testing.T, f func(t *testing.T, c api.Codec)) {
 func TestPixelsSurvive(t *testing.T) {
 	eachCodec(t, func(t *testing.T, codec api.Codec) {
 		const w, h = 322, 178 // no multiple of 16
-		v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 4000})
+		v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 4000, Content: api.ContentDetail})
 		c := newCanvas(w, h)
 		c.fill(c.all(), 0x204060)
 		packets := []Packet{encode(t, v, c, c.all(), false)}
@@ -110,7 +110,7 @@ func TestKeyOnDemandComesAtOnce(t *testing.T) {
 func TestStillPartsStaySharp(t *testing.T) {
 	eachCodec(t, func(t *testing.T, codec api.Codec) {
 		const w, h = 320, 192
-		v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 1500})
+		v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 1500, Content: api.ContentDetail})
 		c := newCanvas(w, h)
 		for y := range h {
 			for x := range w {
@@ -144,7 +144,7 @@ func TestStillPartsStaySharp(t *testing.T) {
 func TestPartsThatStoodStillChangeAgain(t *testing.T) {
 	const w, h = 320, 192
 	eachCodec(t, func(t *testing.T, codec api.Codec) {
-		v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 30, BitrateKbps: 2000, Threads: 1})
+		v := open(t, Config{Codec: codec, Width: w, Height: h, FPS: 30, BitrateKbps: 2000, Threads: 1, Content: api.ContentDetail})
 		c := newCanvas(w, h)
 		packets := []Packet{encode(t, v, c, c.all(), true)}
 		still := image.Rect(32, 32, 96, 96)
@@ -257,7 +257,7 @@ func BenchmarkEncode(b *testing.B) {
 	for _, codec := range api.SoftwareCodecs() {
 		b.Run(string(codec), func(b *testing.B) {
 			const w, h = 1280, 720
-			v, err := NewVideo(Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 4000})
+			v, err := NewVideo(Config{Codec: codec, Width: w, Height: h, FPS: 60, BitrateKbps: 4000, Content: api.ContentDetail})
 			if err != nil {
 				b.Fatal(err)
 			}

@@ -140,7 +140,7 @@ func vp9Opened(cc *astiav.CodecContext, c Config) {
 // of the time and does nothing for drawn pictures. Tile columns only where there
 // are threads for them.
 func vp9() recipe {
-	return recipe{name: "libvpx-vp9", sharp: C.PERIGEE_SHARP, rate: vpxRate, hints: []unsafe.Pointer{unbalance(), C.perigee_vpx_hint}, faster: map[string]string{}, opened: vp9Opened, options: func(c Config) map[string]string {
+	return recipe{name: "libvpx-vp9", sharp: C.PERIGEE_SHARP, rate: vpxRate, hints: []unsafe.Pointer{unbalance(), C.perigee_vpx_hint}, faster: map[string]string{}, opened: vp9Opened, favour: vp9Favour, options: func(c Config) map[string]string {
 		tiles := 0
 		for 1<<(tiles+1) <= c.Threads && tiles < 2 {
 			tiles++
