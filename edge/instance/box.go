@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/edge/local"
@@ -64,6 +65,7 @@ type boxConfig struct {
 	files  map[string]string // of boxFiles: where they are on the stage
 	temps  map[string]string // of boxTemps: the same; nil = new ones for each sandbox
 	more   map[string]string // of the environment, for one command
+	gpu    *device
 }
 
 // find gives the command as the sandbox finds it; in a container that is left
@@ -169,6 +171,7 @@ func (b *boxConfig) arguments() []string {
 	for _, p := range b.spec.App.ReadOnly {
 		a = append(a, "--ro-bind", p, p)
 	}
+	a = append(a, b.gpu.arguments()...)
 	if b.root == nil {
 		a = append(a, "--remount-ro", "/")
 	}
@@ -209,6 +212,9 @@ func (b *boxConfig) environment() []string {
 			}
 		}
 	}
+	if b.gpu != nil {
+		maps.Copy(env, b.gpu.env)
+	}
 	if len(b.spec.ExtraData) > 0 {
 		env["PERIGEE_EXTRA_DATA"] = string(b.spec.ExtraData)
 	}
@@ -222,6 +228,15 @@ func (b *boxConfig) environment() []string {
 	}
 	slices.Sort(out)
 	return out
+}
+
+// attr makes a sandbox run as the stage's user, in the groups of its devices.
+func (b *boxConfig) attr() *syscall.SysProcAttr {
+	a := b.stage.attr()
+	if b.gpu != nil && a.Credential != nil {
+		a.Credential.Groups = b.gpu.groups
+	}
+	return a
 }
 
 // prepare puts the sandbox's files of /etc on the stage.

@@ -163,7 +163,7 @@ func (t *visit) enter(r api.EnterRequest) (*entered, error) {
 	if sp.inner != nil {
 		cmd.ExtraFiles = append(cmd.ExtraFiles, sp.inner)
 	}
-	cmd.SysProcAttr = b.stage.attr()
+	cmd.SysProcAttr = b.attr()
 	cmd.SysProcAttr.Setsid = true
 	c := &entered{group: b.group}
 	if err := c.connect(cmd, r, b.stage); err != nil {

@@ -72,6 +72,9 @@ func TestMain(m *testing.M) {
 			*f.v = d
 		}
 	}
+	if dir := os.Getenv("TEST_CDI"); dir != "" {
+		cfg.CDI = []string{dir}
+	}
 	cfg.CgroupRoot = os.Getenv("TEST_CGROUPS")
 	cfg.Images = image.Config{Socket: os.Getenv("TEST_CONTAINERD"), Locks: os.Getenv("TEST_LOCKS")}
 	if err := RunShim(ctx, cfg); err != nil {

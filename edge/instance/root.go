@@ -73,7 +73,7 @@ func (s *shim) fetchImage(ctx context.Context) (*image.Image, error) {
 
 // newRoot puts an image's layers under the instance's disk. app is for what is
 // shown in it beside them.
-func newRoot(st *stage, img *image.Image, disk string, app api.App) (*root, error) {
+func newRoot(st *stage, img *image.Image, disk string, app api.App, gpu *device) (*root, error) {
 	if !st.l.private {
 		return nil, errors.New("containers need the node's daemon to run as root: use another node")
 	}
@@ -99,7 +99,7 @@ func newRoot(st *stage, img *image.Image, disk string, app api.App) (*root, erro
 	if err := st.l.do(func() error { return r.mount(st, users, disk) }); err != nil {
 		return nil, err
 	}
-	return r, st.l.do(func() error { return r.furnish(st, app) })
+	return r, st.l.do(func() error { return r.furnish(st, app, gpu) })
 }
 
 // mount mounts the layers and the overlay, with the launcher's thread.
@@ -156,7 +156,7 @@ func (r *root) layer(host, at string, users *os.File) error {
 
 // furnish makes the places that the sandbox mounts on. The image is somebody
 // else's: none of its links is followed out of it.
-func (r *root) furnish(st *stage, app api.App) error {
+func (r *root) furnish(st *stage, app api.App, gpu *device) error {
 	in, err := os.OpenRoot(r.path)
 	if err != nil {
 		return fmt.Errorf("open image: %w", err)
@@ -164,11 +164,18 @@ func (r *root) furnish(st *stage, app api.App) error {
 	defer func() { _ = in.Close() }() // a folder
 	folders := []string{"/proc", "/dev", "/tmp", "/var/tmp", boxHome, boxRuntime, boxShared, boxPlace + "/" + dirPulse, "/etc"}
 	files := []string{"/etc/machine-id", "/etc/resolv.conf", "/etc/hosts", "/etc/gai.conf", boxPlace + "/xauth"}
+	shown := make([][2]string, 0, len(app.ReadOnly))
 	for _, p := range app.ReadOnly {
-		if info, err := os.Stat(p); err == nil && !info.IsDir() {
-			folders, files = append(folders, path.Dir(p)), append(files, p)
+		shown = append(shown, [2]string{p, p})
+	}
+	if gpu != nil {
+		shown = append(shown, gpu.mounts...)
+	}
+	for _, m := range shown {
+		if info, err := os.Stat(m[0]); err == nil && !info.IsDir() {
+			folders, files = append(folders, path.Dir(m[1])), append(files, m[1])
 		} else {
-			folders = append(folders, p)
+			folders = append(folders, m[1])
 		}
 	}
 	if r.workdir != "/" {

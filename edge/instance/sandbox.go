@@ -75,7 +75,7 @@ func startApplication(b boxConfig, command string) (*application, error) {
 	cmd.Dir, cmd.Env = "/", []string{"PATH=/usr/bin:/bin"}
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.ExtraFiles = []*os.File{args, filter, statusW}
-	cmd.SysProcAttr = b.stage.attr()
+	cmd.SysProcAttr = b.attr()
 	c, err := b.stage.l.startIn(b.net.namespace(), "application", cmd, b.group)
 	if err != nil {
 		status.Close()

@@ -31,6 +31,8 @@ type ShimConfig struct {
 	Orphan time.Duration
 	// CgroupRoot is where the control groups are mounted; "" = /sys/fs/cgroup.
 	CgroupRoot string
+	// CDI are the folders of device specifications; nil = /etc/cdi and /var/run/cdi.
+	CDI []string
 	// Images are the node's, for containers.
 	Images image.Config
 }
@@ -90,6 +92,9 @@ func RunShim(ctx context.Context, cfg ShimConfig) error {
 	def(&cfg.Grace, defaultGrace)
 	def(&cfg.StartDeadline, defaultStart)
 	def(&cfg.Orphan, defaultOrphan)
+	if cfg.CDI == nil {
+		cfg.CDI = cdiDirs()
+	}
 	if cfg.CgroupRoot == "" {
 		cfg.CgroupRoot = defaultCgroups
 	}

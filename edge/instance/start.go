@@ -86,8 +86,11 @@ func (s *shim) bringUp(ctx context.Context) error {
 
 // furnish makes what every sandbox of the instance is made of.
 func (s *shim) furnish() (err error) {
+	if s.box.gpu, err = s.graphics(); err != nil {
+		return err
+	}
 	if s.img != nil {
-		if s.box.root, err = newRoot(s.stage, s.img, s.disk, s.spec.App); err != nil {
+		if s.box.root, err = newRoot(s.stage, s.img, s.disk, s.spec.App, s.box.gpu); err != nil {
 			return err
 		}
 		if !s.box.root.writable {
