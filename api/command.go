@@ -102,6 +102,7 @@ type Heartbeat struct {
 	SentAt   time.Time `json:"sent_at"` // the node's clock: never compared with ours
 	Headroom Headroom  `json:"headroom"`
 	Running  []Running `json:"running"`
+	Alarms   []Alarm   `json:"alarms,omitempty"` // at most MaxAlarms
 }
 
 // SignalKind is what a Signal carries.

@@ -29,4 +29,6 @@ type NodeView struct {
 	Sessions int          `json:"sessions"`
 	HeardAt  time.Time    `json:"heard_at,omitzero"`
 	Alive    bool         `json:"alive"` // its lease holds
+	// Alarms are what an operator has to see to, as the node last said.
+	Alarms []Alarm `json:"alarms,omitempty"`
 }

@@ -248,7 +248,7 @@ func (a *Agent) heartbeats(ctx context.Context) error {
 		seq++
 		h := api.Heartbeat{
 			Node: a.cfg.Identity.ID, Boot: a.cfg.Identity.Boot, Seq: seq, SentAt: time.Now(),
-			Headroom: a.meter.latest(), Running: a.inventory(),
+			Headroom: a.meter.latest(), Running: a.inventory(), Alarms: a.cfg.Run.Relay().Alarms,
 		}
 		hctx, cancel := context.WithTimeout(ctx, max(a.cfg.HeartbeatEvery, time.Second))
 		answer, err := a.cfg.Bus.Heartbeat(hctx, h)

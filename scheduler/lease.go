@@ -27,6 +27,7 @@ type lease struct {
 	seq      uint64
 	heard    time.Time
 	headroom api.Headroom
+	alarms   []api.Alarm
 	missing  map[state.Held]int // by session and generation
 }
 
@@ -54,6 +55,25 @@ func (l *leases) hear(id api.NodeID, boot string, seq uint64, h api.Headroom, no
 	}
 	n.seq, n.headroom = seq, h
 	return true
+}
+
+// alarm keeps what a node last said of its troubles.
+func (l *leases) alarm(id api.NodeID, list []api.Alarm) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := l.nodes[id]; n != nil {
+		n.alarms = api.ClipAlarms(list)
+	}
+}
+
+// alarms gives what a node last said of its troubles.
+func (l *leases) alarms(id api.NodeID) []api.Alarm {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if n := l.nodes[id]; n != nil {
+		return n.alarms
+	}
+	return nil
 }
 
 // last gives the boot that was last heard of a node and when.
@@ -151,7 +171,9 @@ func (s *Server) onHeartbeat(ctx context.Context, h api.Heartbeat) api.Heartbeat
 	if !s.leads() {
 		// Followers listen, so that a new leader knows what is alive; the
 		// leader answers.
-		s.leases.hear(h.Node, h.Boot, h.Seq, h.Headroom, s.cfg.Clock())
+		if s.leases.hear(h.Node, h.Boot, h.Seq, h.Headroom, s.cfg.Clock()) {
+			s.leases.alarm(h.Node, h.Alarms)
+		}
 		return api.HeartbeatAnswer{}
 	}
 	root := s.root()
@@ -165,6 +187,7 @@ func (s *Server) onHeartbeat(ctx context.Context, h api.Heartbeat) api.Heartbeat
 	if !s.leases.hear(h.Node, h.Boot, h.Seq, h.Headroom, s.cfg.Clock()) {
 		return api.HeartbeatAnswer{OK: true}
 	}
+	s.leases.alarm(h.Node, h.Alarms)
 	if n.Lost || listsLost(root, h) {
 		if _, err := s.propose(ctx, &state.BackNode{ID: h.Node, Running: h.Running}); err != nil {
 			s.cfg.Log.Warn("node could not be taken back", "node", h.Node, "error", err)

@@ -268,7 +268,7 @@ func (s *Server) ListNodes(context.Context) ([]api.NodeView, error) {
 		for _, p := range n.Pools {
 			v.Reserved[p.Pool], v.Running[p.Pool] = n.Reserved(p.Pool)
 		}
-		v.Parts = n.Parts()
+		v.Parts, v.Alarms = n.Parts(), s.leases.alarms(n.ID)
 		out = append(out, v)
 	}
 	slices.SortFunc(out, func(a, b api.NodeView) int { return cmp.Compare(a.Node.ID, b.Node.ID) })

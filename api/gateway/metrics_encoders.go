@@ -33,6 +33,9 @@ func collectEncoders(out chan<- prometheus.Metric, nodes []api.NodeView) {
 		if full := n.Full(); full.Part != "" {
 			gauge(encoderDesc("reserved_percent", "Reserved share of the part of the node that binds.", "binding"), float64(full.Percent), full.Part)
 		}
+		for _, a := range n.Alarms {
+			gauge(encoderDesc("alarm", "1 for each thing of a node that an operator has to see to; perigee node show has the reason and the remedy.", "part"), 1, a.Part)
+		}
 		certified, alarms := 0.0, 0
 		if s := n.Node.Certificate; s != nil {
 			if c, err := s.Open(n.Node.PublicKey); err == nil {

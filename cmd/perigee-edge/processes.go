@@ -122,6 +122,7 @@ func newRelay(level *string) *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&cfg.Listen, "listen", ":3478", "address, UDP and TCP")
 	f.StringVar(&cfg.TLSListen, "tls-listen", "", "address of TURN over TLS")
+	f.StringVar(&cfg.Host, "host", "", "host name that its certificate must be of")
 	f.StringVar(&cfg.Cert, "cert", "", "its certificate, PEM")
 	f.StringVar(&cfg.Key, "key", "", "the certificate's key, PEM")
 	f.StringVar(&run, "run", "", "run directory of the node's sessions")

@@ -38,11 +38,27 @@ func nodeState(v api.NodeView) string {
 		return "lost"
 	case !v.Alive:
 		return "silent"
-	case v.Node.Drain:
-		return "draining"
-	default:
-		return "ready"
 	}
+	state := "ready"
+	if v.Node.Drain {
+		state = "draining"
+	}
+	switch n := len(v.Alarms); n {
+	case 0:
+	case 1:
+		state += ", 1 alarm"
+	default:
+		state += fmt.Sprintf(", %d alarms", n)
+	}
+	return state
+}
+
+// alarmFields shows what an operator has to see to.
+func alarmFields(list []api.Alarm) (pairs []string) {
+	for _, a := range list {
+		pairs = append(pairs, "ALARM "+a.Part, fmt.Sprintf("%s; %s (since %s)", a.Reason, a.Remedy, when(a.Since)))
+	}
+	return pairs
 }
 
 func nodeList(o *options) *cobra.Command {
@@ -142,7 +158,7 @@ func nodeShow(o *options) *cobra.Command {
 					pairs = append(pairs, "encoder "+string(p.Pool),
 						fmt.Sprintf("%d of %d macroblocks/s reserved, codecs %v", v.Reserved[p.Pool], p.Macroblocks, p.Codecs))
 				}
-				pairs = append(pairs, partFields(v)...)
+				pairs = append(append(pairs, alarmFields(v.Alarms)...), partFields(v)...)
 				if err := fields(w, append(pairs, engineFields(v.Headroom)...)...); err != nil {
 					return err
 				}

@@ -21,6 +21,20 @@ func TestEnginesAreShown(t *testing.T) {
 	}
 }
 
+func TestAlarmsAreShown(t *testing.T) {
+	v := api.NodeView{Alive: true, Alarms: []api.Alarm{{Part: "relay certificate", Reason: "it expired", Remedy: "renew it"}}}
+	if got := nodeState(v); got != "ready, 1 alarm" {
+		t.Errorf("the state is %q", got)
+	}
+	if got := alarmFields(v.Alarms); len(got) != 2 || got[0] != "ALARM relay certificate" || !strings.HasPrefix(got[1], "it expired; renew it (since ") {
+		t.Errorf("shown %q", got)
+	}
+	v.Alarms, v.Node.Drain = append(v.Alarms, api.Alarm{}), true
+	if got := nodeState(v); got != "draining, 2 alarms" {
+		t.Errorf("the state is %q", got)
+	}
+}
+
 func TestCertificateIsShownIfItIsTheNodes(t *testing.T) {
 	public, private, err := ed25519.GenerateKey(nil)
 	if err != nil {

@@ -52,6 +52,31 @@ func (r Run) SetAddresses(list []string) error {
 	return writeFile(string(r), fileAddresses, list)
 }
 
+// fileRelay is in the run directory itself, written by the relay.
+const fileRelay = "relay-state.json"
+
+// RelayState is what the node's relay says of itself.
+type RelayState struct {
+	Alarms []api.Alarm `json:"alarms,omitempty"`
+}
+
+// Relay gives what the relay last said; nothing when it never did.
+func (r Run) Relay() RelayState {
+	var s RelayState
+	if readFile(filepath.Join(string(r), fileRelay), &s) != nil {
+		return RelayState{}
+	}
+	return s
+}
+
+// SetRelay tells the node's daemon how its relay is.
+func (r Run) SetRelay(s RelayState) error {
+	if err := os.MkdirAll(string(r), 0o700); err != nil {
+		return fmt.Errorf("make run directory: %w", err)
+	}
+	return writeFile(string(r), fileRelay, s)
+}
+
 // Session gives the folder of a session and generation.
 func (r Run) Session(id api.SessionID, g api.Generation) Session {
 	return Session(filepath.Join(string(r), fmt.Sprintf("%s.%d", id, g)))

@@ -35,6 +35,9 @@ type Config struct {
 	// TLSListen is the address to serve TURN over TLS, with the certificate and key
 	// of these files (PEM), read again when they change; all "" = not served.
 	TLSListen, Cert, Key string
+	// Host is the name by which viewers reach it by TLS, which the certificate must
+	// be of; "" is not looked at.
+	Host string
 	// TLSReady is told the address that is served; nil tells nobody.
 	TLSReady func(netip.AddrPort)
 	// SecretFile holds the node's relay secret, at least 16 bytes.
@@ -95,9 +98,9 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	if pair != nil {
-		if err := r.listenTLS(ctx, pair); err != nil {
-			return err
-		}
+		r.wg.Go(func() { r.secure(ctx, pair) })
+	} else {
+		r.say()
 	}
 	cfg.Log.Info("relay serves", "address", at)
 	if cfg.Ready != nil {
@@ -145,6 +148,7 @@ type relay struct {
 	owners  map[placement]*owner // those with allocations
 	total   int                  // allocations
 	closers []func() error
+	closed  bool
 	tcp     map[netip.Addr]int // connections by client
 	conns   map[*framed]bool
 }
@@ -246,9 +250,14 @@ func (r *relay) serve(p net.PacketConn) (*pion.Server, error) {
 	return s, nil
 }
 
+// onClose has f run at the end; at once when that has come.
 func (r *relay) onClose(f func() error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.closed {
+		_ = f()
+		return
+	}
 	r.closers = append(r.closers, f)
 }
 
@@ -256,7 +265,7 @@ func (r *relay) onClose(f func() error) {
 func (r *relay) close() {
 	r.mu.Lock()
 	closers := r.closers
-	r.closers = nil
+	r.closers, r.closed = nil, true
 	for f := range r.conns {
 		closers = append(closers, f.Close)
 	}

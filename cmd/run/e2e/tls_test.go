@@ -4,8 +4,10 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
 	"net"
 	"os"
@@ -103,4 +105,63 @@ func TestEverythingByTLS(t *testing.T) {
 		t.Error(err)
 	}
 	status(api.StatusTerminated)
+}
+
+// A bad relay certificate is an alarm of its node, with reason and remedy, until
+// the files are mended; the rest of the node goes on.
+func TestRelayCertificateAlarm(t *testing.T) {
+	w := newWorld(t)
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := ln.Addr().String()
+	if err := ln.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.AddEdge(t.Context(), "secure", "--relay-tls-listen", address, "--relay-host", "127.0.0.1", "--relay-cert", cert, "--relay-key", key); err != nil {
+		t.Fatal(err)
+	}
+	shows := func(what string, ok func(show, list string) bool) {
+		t.Helper()
+		eventually(t, 10*time.Second, func() error {
+			show, err := w.CLI(t.Context(), "node", "show", "secure")
+			if err != nil {
+				return err
+			}
+			list, err := w.CLI(t.Context(), "node", "list")
+			if err == nil && !ok(show, list) {
+				err = fmt.Errorf("no %s:\n%s%s", what, show, list)
+			}
+			return err
+		})
+	}
+	shows("alarm", func(show, list string) bool {
+		return strings.Contains(show, "ALARM relay certificate") && strings.Contains(show, "no such file") && strings.Contains(show, "--relay-cert") &&
+			strings.Contains(list, "1 alarm")
+	})
+	made, madeKey := selfSigned(t, dir)
+	for from, to := range map[string]string{made: cert, madeKey: key} {
+		if from == to {
+			continue
+		}
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shows("end of the alarm", func(show, list string) bool {
+		return !strings.Contains(show+list, "larm") && !strings.Contains(show, "ALARM")
+	})
+	pool := x509.NewCertPool()
+	text, err := os.ReadFile(cert)
+	if err != nil || !pool.AppendCertsFromPEM(text) {
+		t.Fatal(err)
+	}
+	c, err := (&tls.Dialer{Config: &tls.Config{RootCAs: pool, ServerName: "127.0.0.1", MinVersion: tls.VersionTLS12}}).DialContext(t.Context(), "tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = c.Close()
 }

@@ -37,7 +37,7 @@ func (r RelayTLS) flags() []string {
 	if r.Listen == "" {
 		return nil
 	}
-	return []string{"--tls-listen", r.Listen, "--cert", r.Cert, "--key", r.Key}
+	return []string{"--tls-listen", r.Listen, "--cert", r.Cert, "--key", r.Key, "--host", r.Host}
 }
 
 // urls are what viewers are told, behind the others: it is the slowest way.
