@@ -124,7 +124,7 @@ func (s *sound) record(ctx context.Context) error {
 				return err
 			}
 		}
-		err = s.conn.SendFrame(media.Frame{Kind: media.Audio, Key: true, PTS: pts, Captured: taken, Encoded: media.Now(), Data: data})
+		err = s.conn.SendFrame(media.Frame{Kind: media.Audio, Key: true, PTS: pts, Captured: taken - int64(media.FrameDuration), Encoded: media.Now(), Data: data})
 		if err != nil {
 			return err
 		}

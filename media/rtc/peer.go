@@ -76,6 +76,7 @@ type Peer struct {
 
 	gathering *gathering
 	connected atomic.Bool
+	reported  time.Time // of steer's goroutine
 
 	telling sync.Mutex // guards the fields below, and Events.Bitrate
 	told    int
@@ -122,12 +123,7 @@ func (t *Transport) NewPeer(cfg PeerConfig) (*Peer, error) {
 	p.sender.lowered = p.lowered
 	registry := &interceptor.Registry{}
 	registry.Add(p.sender) // the first added is next to the wire
-	reports, err := report.NewSenderInterceptor(report.WithSenderLoggerFactory(t.log))
-	if err != nil {
-		return nil, fmt.Errorf("make sender reports: %w", err)
-	}
-	registry.Add(reports)
-	if cfg.Microphone { // the client's own rate and copies against loss go by them
+	if cfg.Microphone {    // the client's own rate and copies against loss go by them
 		back, err := report.NewReceiverInterceptor(report.WithReceiverLoggerFactory(t.log))
 		if err != nil {
 			return nil, fmt.Errorf("make receiver reports: %w", err)
@@ -176,6 +172,7 @@ func (p *Peer) steer(ctx context.Context) {
 			return
 		case now := <-tick.C:
 			p.tell(now)
+			p.report(now)
 		}
 	}
 }

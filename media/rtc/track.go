@@ -37,6 +37,7 @@ type track struct {
 	seq     uint16
 	capture uint8 // id of the header extension that says when a picture was taken; 0 = not agreed
 	clock   clock
+	sums    counted
 	started bool // a keyframe of the codec went out
 }
 
@@ -61,7 +62,7 @@ func (t *track) Bind(ctx webrtc.TrackLocalContext) (webrtc.RTPCodecParameters, e
 			t.capture = uint8(e.ID)
 		}
 	}
-	t.clock = clock{rate: uint64(chosen.ClockRate), base: rand.Uint32()}
+	t.clock, t.sums = clock{rate: uint64(chosen.ClockRate), base: rand.Uint32()}, counted{}
 	t.started = t.kind == webrtc.RTPCodecTypeAudio
 	codec := t.codec
 	t.mu.Unlock()
@@ -131,7 +132,9 @@ func (t *track) write(f media.Frame) (out sent, usable bool, err error) {
 		t.started = true
 	}
 	out.stamp = t.clock.stamp(f.PTS, t.now())
-	out.whole, err = t.send(f, out.stamp)
+	if out.whole, err = t.send(f, out.stamp); out.whole {
+		t.sums.frame(out.stamp, f.Captured)
+	}
 	if !out.whole && t.kind == webrtc.RTPCodecTypeVideo {
 		t.started = false
 		return out, false, err
@@ -161,6 +164,7 @@ func (t *track) send(f media.Frame, ts uint32) (bool, error) {
 		if n == 0 { // pion's silent way to say that the keys are not there yet
 			return false, nil
 		}
+		t.sums.packets, t.sums.octets = t.sums.packets+1, t.sums.octets+uint32(len(part))
 	}
 	return len(parts) > 0, nil
 }
@@ -169,10 +173,7 @@ func (t *track) send(f media.Frame, ts uint32) (bool, error) {
 // docs/native-code/rtp-hdrext/abs-capture-time) of a picture taken at captured
 // on the monotonic clock, which reads mono now: NTP seconds in 32.32 bits.
 func captureTime(captured, mono int64, now time.Time) []byte {
-	const sinceNTP = 2_208_988_800 // seconds from 1900 to 1970
-	at := now.Add(time.Duration(captured - mono))
-	ntp := uint64(at.Unix()+sinceNTP)<<32 | uint64(at.Nanosecond())<<32/uint64(time.Second)
-	return binary.BigEndian.AppendUint64(nil, ntp)
+	return binary.BigEndian.AppendUint64(nil, ntpTime(now.Add(time.Duration(captured-mono))))
 }
 
 // await has the next picture that is sent be a keyframe.
