@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -38,6 +39,8 @@ type client struct {
 	videos   chan *webrtc.TrackRemote
 	ready    bool
 	early    []webrtc.ICECandidateInit
+	messages chan map[string]any                 // by the control channel
+	through  atomic.Pointer[func(string) string] // the only way to the server: rewrites its candidates, "" drops one
 }
 
 // join opens a websocket of a viewer; what it then says is the caller's.
@@ -49,7 +52,7 @@ func (r *rig) join(id string, opts ...func(*webrtc.Configuration)) *client {
 func (r *rig) joinAs(id string, role api.Role, opts ...func(*webrtc.Configuration)) *client {
 	r.t.Helper()
 	c := &client{t: r.t, rig: r, id: id, in: make(chan api.Signal, 256), stop: make(chan struct{}), open: make(chan struct{}),
-		gone: make(chan struct{}), pictures: make(chan shown, 4096), sound: make(chan struct{}, 1), videos: make(chan *webrtc.TrackRemote, 1)}
+		gone: make(chan struct{}), messages: make(chan map[string]any, 64), pictures: make(chan shown, 4096), sound: make(chan struct{}, 1), videos: make(chan *webrtc.TrackRemote, 1)}
 	c.link = api.NewLink(api.Signal{Session: sessionID, Generation: 1, Viewer: id, Role: role})
 	r.mu.Lock()
 	r.links[id] = c.in
@@ -87,9 +90,15 @@ func (c *client) newPeer(cfg webrtc.Configuration) {
 	}
 	c.control.OnOpen(func() { close(c.open) })
 	c.control.OnClose(func() { close(c.gone) })
+	c.control.OnMessage(func(m webrtc.DataChannelMessage) {
+		var v map[string]any
+		if json.Unmarshal(m.Data, &v) == nil {
+			c.messages <- v
+		}
+	})
 	c.pc.OnTrack(c.track)
 	c.pc.OnICECandidate(func(i *webrtc.ICECandidate) {
-		if i != nil {
+		if i != nil && c.through.Load() == nil {
 			c.say(map[string]any{"type": "candidate", "candidate": b64(i.ToJSON().Candidate), "sdpMid": "0", "sdpMLineIndex": 0})
 		}
 	})
@@ -189,6 +198,11 @@ func (c *client) server(f []byte) {
 		}
 		c.flush()
 	case rtc.TypeCandidate:
+		if f := c.through.Load(); f != nil {
+			if m.Candidate.Line = (*f)(m.Candidate.Line); m.Candidate.Line == "" {
+				return
+			}
+		}
 		i := webrtc.ICECandidateInit{Candidate: m.Candidate.Line, SDPMid: m.Candidate.Mid, SDPMLineIndex: m.Candidate.Index}
 		if !c.ready {
 			c.early = append(c.early, i)

@@ -126,7 +126,7 @@ func (s *session) control(v *viewer, c rtc.Control) {
 		if !v.guest() {
 			s.live.meter.listen()
 		}
-		s.post(func() { v.listens = true; s.tellSeat(v) })
+		s.post(func() { v.listens = true; s.tellSeat(v); s.tellKey(v) })
 		return
 	case c.Type == typeShown:
 		if v.guest() {

@@ -36,6 +36,9 @@ type Config struct {
 	// OrphanAfter ends a process that neither a daemon nor a viewer wants; 0 is
 	// 10 minutes.
 	OrphanAfter time.Duration
+	// GoneAfter is how long nothing comes of a viewer until it counts as not
+	// connected; 0 is 8.5 s.
+	GoneAfter time.Duration
 }
 
 const (
@@ -110,6 +113,8 @@ type session struct {
 	toldAt    time.Time
 	aloneAt   time.Time
 	lookedAt  time.Time
+	addresses []string // of the node, as last looked at
+	addressAt time.Time
 }
 
 func newSession(cfg Config) (*session, error) {
@@ -140,12 +145,12 @@ func newSession(cfg Config) (*session, error) {
 		}
 	}
 	log := cfg.Log.With("session", id, "generation", gen)
-	transport, err := rtc.NewTransport(rtc.TransportConfig{Ports: cfg.Ports, Advertise: advertise, Log: log})
+	transport, err := rtc.NewTransport(rtc.TransportConfig{Ports: cfg.Ports, Advertise: advertise, Gone: cfg.GoneAfter, Log: log})
 	if err != nil {
 		return nil, err
 	}
 	s := &session{cfg: cfg, log: log, dir: cfg.Dir, id: id, generation: gen, spec: spec, screen: spec.Screen,
-		transport: transport, viewers: map[string]*viewer{}, wake: make(chan struct{}, 1), aloneAt: time.Now()}
+		transport: transport, viewers: map[string]*viewer{}, addresses: cfg.Advertise, wake: make(chan struct{}, 1), aloneAt: time.Now()}
 	s.enc = newEncoder(cfg.Encode, log, sink{
 		frame: s.live.frame, restarted: s.live.restarted,
 		state: func() {
@@ -244,6 +249,7 @@ func (s *session) loop(ctx context.Context) {
 		next := s.transmit(now)
 		s.tell(now)
 		s.orphaned(now)
+		s.followAddresses(now)
 		timer.Reset(min(time.Until(next), time.Until(s.toldAt.Add(stateEvery)), lookEvery))
 	}
 }

@@ -36,8 +36,12 @@ type viewer struct {
 	begun  time.Time
 
 	peer      *rtc.Peer
+	seated    bool // a client's: it has taken over from the one before
 	described bool // the client's answer or offer is in
 	connected bool
+	key       string      // by which its page comes back; "" = it was told none
+	away      time.Time   // since when nothing comes of it; zero = something does, or never did
+	seeking   time.Time   // since when a restart goes on; zero = none does
 	parted    time.Time   // its websocket closed; zero = open
 	over      bool        // dismissed: only the link is being ended
 	gone      atomic.Bool // the same as over, for those that are not the loop
@@ -69,10 +73,13 @@ func (s *session) signal(sig api.Signal) {
 		s.opened(v)
 	}
 	for _, f := range frames {
-		if v.over {
+		if v = s.viewers[sig.Viewer]; v == nil || v.over { // a frame may give its link to another
 			break
 		}
 		s.frame(v, f)
+	}
+	if v = s.viewers[sig.Viewer]; v == nil {
+		return
 	}
 	if _, closed := v.link.Closed(); closed && v.parted.IsZero() {
 		v.parted = time.Now()
@@ -118,8 +125,9 @@ func viewerNumber(id string) (uint32, bool) {
 	return uint32(v), ok && err == nil
 }
 
-// opened takes over from earlier clients; one that is earlier itself is refused.
-// A guest takes nothing over.
+// opened looks at a client whose websocket opened: one that is earlier than the
+// newest is refused, one that finds nobody takes over. Else its first frame tells
+// whether it is somebody new or a client that comes back. A guest takes nothing over.
 func (s *session) opened(v *viewer) {
 	if v.guest() {
 		s.log.Info("guest signs in", "viewer", v.id, "role", v.seat.Role)
@@ -129,6 +137,14 @@ func (s *session) opened(v *viewer) {
 		s.refuse(v, "another client has joined this session")
 		return
 	}
+	if s.current == nil {
+		s.takeOver(v)
+	}
+}
+
+// takeOver cuts off earlier clients.
+func (s *session) takeOver(v *viewer) {
+	v.seated = true
 	s.admitted = v.number
 	if s.current != nil && s.current.connected {
 		s.handover = time.Now().Add(handoverMost)
@@ -208,7 +224,16 @@ func (s *session) disconnect(v *viewer) {
 // frame takes one frame of a client's signalling.
 func (s *session) frame(v *viewer, f []byte) {
 	m, err := rtc.ParseMessage(f)
-	if err == nil {
+	if err == nil && m.Type == rtc.TypeRestart {
+		err = s.resume(v, m.Key)
+	} else if !v.seated && !v.guest() {
+		if v.number < s.admitted {
+			s.refuse(v, "another client has joined this session")
+			return
+		}
+		s.takeOver(v)
+	}
+	if err == nil && m.Type != rtc.TypeRestart {
 		err = s.understand(v, m)
 	}
 	if err != nil {
@@ -312,16 +337,6 @@ func (s *session) connect(v *viewer, set rtc.Settings) error {
 	return nil
 }
 
-// answer sends a frame to the client; one whose websocket has closed needs none.
-func (s *session) answer(v *viewer, f []byte) {
-	if !v.parted.IsZero() {
-		return
-	}
-	if err := v.link.Send(f); err != nil {
-		s.log.Warn("signalling frame lost", "viewer", v.id, "error", err)
-	}
-}
-
 // hurry takes the bitrate of the session's own client past the loop: a keyframe
 // that follows must be as small as the way has become.
 func (s *session) hurry(v *viewer, kbps int) {
@@ -333,70 +348,6 @@ func (s *session) hurry(v *viewer, kbps int) {
 // encodeAt has pictures encoded at a bitrate, and as many as it is enough for.
 func (s *session) encodeAt(kbps int) {
 	s.enc.bitrate(media.Bitrate{Kbps: kbps, FPS: s.steps.fps(kbps, time.Now())})
-}
-
-func (s *session) peerState(v *viewer, st rtc.State) {
-	s.log.Info("viewer's connection", "viewer", v.id, "state", st)
-	switch st {
-	case rtc.StateConnected:
-		if v.connected {
-			return
-		}
-		v.connected = true
-		s.enc.pause(false)
-		if v.guest() {
-			s.keys.soon()
-		} else {
-			s.handover = time.Time{}
-			s.keys.now()
-		}
-		s.tellViewers()
-	case rtc.StateClosed:
-		s.leave(v)
-	}
-}
-
-// transmit sends what links owe, ends those that are over, and says when the
-// next is due.
-func (s *session) transmit(now time.Time) time.Time {
-	next := now.Add(stateEvery)
-	for id, v := range s.viewers {
-		s.patience(v, now)
-		if v.deaf && !v.over {
-			continue
-		}
-		for _, sig := range v.link.Due(now) {
-			s.send(sig)
-		}
-		// A gateway that died after the connection was made costs only the link.
-		if v.link.Stalled(now) && v.connected {
-			v.deaf = true
-			continue
-		}
-		_, closed := v.link.Closed()
-		if v.over && (v.deaf || closed || v.link.Drained()) || v.link.Stalled(now) {
-			s.leave(v)
-			delete(s.viewers, id)
-			s.forgotten = append(s.forgotten, id)
-			s.forgotten = s.forgotten[max(0, len(s.forgotten)-maxForgotten):]
-			continue
-		}
-		if at, ok := v.link.Next(); ok && at.Before(next) {
-			next = at
-		}
-	}
-	return next
-}
-
-// patience ends viewers that never come to a connection.
-func (s *session) patience(v *viewer, now time.Time) {
-	switch {
-	case v.over || v.connected:
-	case v.parted.IsZero() && now.Sub(v.begun) > signalMost:
-		s.refuse(v, "signaling timed out")
-	case !v.parted.IsZero() && now.Sub(v.parted) > connectMost:
-		s.leave(v)
-	}
 }
 
 func (s *session) send(sig api.Signal) {

@@ -132,6 +132,7 @@ func (p *Peer) found(c *webrtc.ICECandidate) {
 	var now [][]byte
 	for _, l := range lines {
 		f := candidateFrame(l, mid)
+		p.mine = append(p.mine, f)
 		if p.sent {
 			now = append(now, f)
 		} else {

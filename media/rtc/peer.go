@@ -87,6 +87,7 @@ type Peer struct {
 	offered    bool        // the client's offer was taken
 	sent       bool        // the description went out; candidates may follow
 	held       [][]byte    // candidates found before it
+	mine       [][]byte    // all of them since the last offer
 	described  bool        // the client's description is in
 	early      []Candidate // of the client, before it
 	candidates int

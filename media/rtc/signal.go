@@ -17,6 +17,8 @@ const (
 	TypeAnswer           = "answer"
 	TypeCandidate        = "candidate"
 	TypeError            = "error"
+	// TypeRestart asks for an ICE restart of the connection whose key it names; ours.
+	TypeRestart = "perigee.restart"
 )
 
 // MaxAPIVersion is the newest version of the signalling that the server speaks.
@@ -41,6 +43,7 @@ type Message struct {
 	Settings  Settings // with TypeSettings
 	SDP       string   // with TypeOffer and TypeAnswer, decoded
 	Candidate Candidate
+	Key       string // with TypeRestart
 }
 
 // Candidate is one way to reach the sender.
@@ -56,6 +59,7 @@ type wireMessage struct {
 	Candidate     string  `json:"candidate,omitempty"`
 	SDPMid        *string `json:"sdpMid,omitempty"`
 	SDPMLineIndex *uint16 `json:"sdpMLineIndex,omitempty"`
+	Key           string  `json:"key,omitempty"`
 }
 
 // ParseMessage reads a client's frame. Types it does not know come back with
@@ -65,7 +69,7 @@ func ParseMessage(frame []byte) (Message, error) {
 	if err := json.Unmarshal(frame, &w); err != nil {
 		return Message{}, api.Invalidf("message", "is not the JSON object that the protocol wants: %v", err)
 	}
-	m := Message{Type: w.Type}
+	m := Message{Type: w.Type, Key: w.Key}
 	switch w.Type {
 	case TypeSettings:
 		if err := json.Unmarshal(frame, &m.Settings); err != nil {

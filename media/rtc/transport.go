@@ -1,6 +1,7 @@
 package rtc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -8,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/pion/ice/v4"
@@ -49,6 +51,9 @@ type TransportConfig struct {
 	// Advertise are the addresses under which the port is reached from outside
 	// (1:1 NAT), one or more per family.
 	Advertise []netip.Addr
+	// Gone is how long nothing comes of a viewer until it counts as disconnected;
+	// 0 is 8.5 s.
+	Gone time.Duration
 	// Net is the network; nil is the host's.
 	Net transport.Net
 	Log *slog.Logger
@@ -62,6 +67,9 @@ type Transport struct {
 	addrs []netip.Addr
 	mux   *ice.MultiUDPMuxDefault
 	log   logging.LoggerFactory
+
+	mu        sync.Mutex // guards advertise
+	advertise []netip.Addr
 }
 
 const (
@@ -84,7 +92,7 @@ func NewTransport(cfg TransportConfig) (*Transport, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Transport{cfg: cfg, addrs: addrs, log: media.PionLog(cfg.Log)}
+	t := &Transport{cfg: cfg, addrs: addrs, log: media.PionLog(cfg.Log), advertise: cfg.Advertise}
 	var conns []transport.UDPConn
 	for _, port := range cfg.Ports.candidates() {
 		if conns, err = bindAll(cfg.Net, addrs, port); err == nil {
@@ -193,9 +201,12 @@ func (t *Transport) Candidates() []string {
 
 // outside lists the advertised addresses that are not the host's own.
 func (t *Transport) outside() []netip.Addr {
+	t.mu.Lock()
+	advertise := t.advertise
+	t.mu.Unlock()
 	var out []netip.Addr
 next:
-	for _, a := range t.cfg.Advertise {
+	for _, a := range advertise {
 		for _, own := range t.addrs {
 			if own == a {
 				continue next
@@ -215,9 +226,14 @@ func (t *Transport) Close() error {
 }
 
 const (
-	iceDisconnected = 4 * time.Second
-	iceFailed       = 8 * time.Second // after iceDisconnected
+	// A viewer of whom nothing comes for this long counts as gone: known within
+	// 10 s, as ICE looks once a second, while a gap of some seconds changes nothing.
+	iceDisconnected = 8500 * time.Millisecond
+	iceFailed       = 20 * time.Second // after iceDisconnected: it may come back by a restart
 	iceKeepalive    = time.Second
+	// sctpMost bounds the wait before control messages are sent again after a gap;
+	// the default is a minute.
+	sctpMost = 2 * time.Second
 	// relayWait gives a direct way the chance to be there first; ICE's own
 	// default of 2 s is what a relayed viewer would wait for nothing.
 	relayWait = 200 * time.Millisecond
@@ -232,7 +248,8 @@ func (t *Transport) settings(n transport.Net) webrtc.SettingEngine {
 	s.SetIncludeLoopbackCandidate(true)
 	s.DisableActiveTCP(true)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-	s.SetICETimeouts(iceDisconnected, iceFailed, iceKeepalive)
+	s.SetSCTPRTOMax(sctpMost)
+	s.SetICETimeouts(cmp.Or(t.cfg.Gone, iceDisconnected), iceFailed, iceKeepalive)
 	s.SetHostAcceptanceMinWait(0)
 	s.SetSrflxAcceptanceMinWait(0)
 	// Browsers hide their addresses behind mDNS names, so their direct ways
