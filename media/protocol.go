@@ -67,10 +67,12 @@ type Configure struct {
 
 // Bitrate changes the video bitrate while streaming, in kb/s, and how many
 // pictures a second are taken at most: 0, and more than Configure's, is as many
-// as that says. An older encode process keeps to the configured rate.
+// as that says. Quarters of the configured width and height are encoded: 0 is all
+// four. An older encode process keeps to the configured rate and size.
 type Bitrate struct {
-	Kbps int `json:"kbps"`
-	FPS  int `json:"fps,omitempty"`
+	Kbps     int `json:"kbps"`
+	FPS      int `json:"fps,omitempty"`
+	Quarters int `json:"quarters,omitempty"`
 }
 
 // Input says that an input with this id reached the X server at At (CLOCK_MONOTONIC ns).

@@ -315,3 +315,32 @@ func TestForeignProtocolEndsTheProcess(t *testing.T) {
 		t.Errorf("Run: %v", err)
 	}
 }
+
+// On a narrow way a smaller picture is encoded, beginning with a key though the
+// screen is still, and the whole one again when there is room.
+func TestPictureIsMadeSmaller(t *testing.T) {
+	display := xvfb.Start(t, "-screen", "0", "640x360x24").Display
+	p, err := newPainter(display)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.x.Close()
+	s := startEncoder(t)
+	s.send(media.TypeConfigure, configure(display, api.H264))
+	p.fill(0, 0, 300, 300, 0x3050a0)
+	frame(t, s.video)
+	s.quiet()
+	for _, c := range []struct{ quarters, width, height int }{{3, 480, 270}, {2, 320, 180}, {4, 640, 360}, {2, 320, 180}, {0, 640, 360}} {
+		s.send(media.TypeBitrate, media.Bitrate{Kbps: 1000, Quarters: c.quarters})
+		if f := frame(t, s.video); !f.Key {
+			t.Errorf("the first picture of %d quarters is no key", c.quarters)
+		}
+		s.until("its size", func(st media.State) bool { return st.Screen.Width == c.width && st.Screen.Height == c.height })
+		s.quiet()
+		p.fill(100, 100, 40, 20, uint32(0xff8000+c.quarters))
+		if f := frame(t, s.video); f.Key {
+			t.Errorf("the picture behind it is a key at %d quarters", c.quarters)
+		}
+		s.quiet()
+	}
+}

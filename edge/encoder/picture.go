@@ -37,6 +37,8 @@ type picture struct {
 	kbps          int  // wanted
 	inUse         int  // kbps that the encoder was told
 	fps           int  // pictures a second that are taken at most
+	quarters      int  // of the screen's size that are encoded; 0 = all
+	scaler        *encode.Scaler
 	pacer         capture.Pacer
 	motion        motion
 
@@ -127,6 +129,9 @@ func (s *session) takePicture() error {
 	}
 	p.pacer.Take(time.Duration(pic.Taken))
 	begun := media.Now()
+	if err := s.shrink(&pic); err != nil {
+		return err
+	}
 	if err := s.fit(&pic); err != nil {
 		return err
 	}
@@ -145,6 +150,25 @@ func (s *session) takePicture() error {
 	p.motion.add(&pic, p.enc.Fresh(), p.fps)
 	p.enc.Favour(s.content())
 	return s.encodeFrom(begun, pic.Taken)
+}
+
+// shrink makes the picture smaller, where the way is too narrow for all of it.
+func (s *session) shrink(pic *capture.Picture) error {
+	p := &s.picture
+	to := media.Shrink(api.Screen{Width: pic.Width, Height: pic.Height}, p.quarters)
+	if to.Width >= pic.Width || to.Height >= pic.Height {
+		p.scaler = nil
+		return nil
+	}
+	if !p.scaler.Fits(pic.Width, pic.Height, to.Width, to.Height) {
+		p.scaler = encode.NewScaler(pic.Width, pic.Height, to.Width, to.Height)
+	}
+	var err error
+	if pic.Pix, pic.Stride, pic.Changed, err = p.scaler.Scale(pic.Pix, pic.Stride, pic.Changed); err != nil {
+		return err
+	}
+	pic.Width, pic.Height = to.Width, to.Height
+	return nil
 }
 
 // fit makes the encoder fit the picture's size.

@@ -163,6 +163,13 @@ func (s *session) follow(b media.Bitrate) {
 	if s.configured && fps != s.picture.fps {
 		s.picture.fps, s.picture.pacer = fps, capture.NewPacer(fps)
 	}
+	if s.picture.quarters != b.Quarters {
+		s.picture.quarters = b.Quarters
+		if s.screen != nil {
+			s.screen.Touch() // a still screen is shown in the other size, too
+			s.picture.pending = true
+		}
+	}
 	s.picture.kbps = b.Kbps
 	if fps > 0 {
 		s.picture.kbps = b.Kbps * s.cfg.Screen.FPS / fps

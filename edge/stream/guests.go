@@ -23,7 +23,7 @@ type seatTold struct {
 func (v *viewer) guest() bool { return v.share > 0 }
 
 // driver names the viewer to the display: keys are held by each for itself.
-func (v *viewer) driver() input.Driver { return input.Driver(v.id) }
+func (v *viewer) driver() input.Driver { return input.Driver(v.first) }
 
 // watched says whether anybody has a connection whose codec is agreed.
 func (s *session) watched() bool {

@@ -21,6 +21,7 @@ type live struct {
 	input  atomic.Pointer[input.Injector]
 	inputs atomic.Uint64 // ids given
 	meter  meter
+	sizes  sizes
 }
 
 func (l *live) frame(f media.Frame) {
@@ -141,7 +142,8 @@ func (s *session) control(v *viewer, c rtc.Control) {
 	if i == nil || !v.seat.May(api.MayInput) {
 		return
 	}
-	done, err := i.Handle(v.driver(), c.Type, c.Data)
+	screen, picture := s.live.sizes.shown(time.Now(), v.trip())
+	done, err := i.Handle(v.driver(), c.Type, onScreen(c, screen, picture))
 	if !v.active.Load() {
 		i.Release(v.driver()) // it left meanwhile
 	}

@@ -78,7 +78,7 @@ func (s *session) patience(v *viewer, now time.Time) {
 	switch {
 	case v.over:
 	case v.connected:
-		if !v.seeking.IsZero() && now.Sub(v.seeking) > seekMost {
+		if !v.seeking.IsZero() && now.After(v.seeking) {
 			s.lost(v)
 		}
 	case !v.away.IsZero():

@@ -28,8 +28,8 @@ type resumeTold struct {
 const (
 	// awayMost is how long a viewer of whom nothing comes may still come back.
 	awayMost = 20 * time.Second
-	// seekMost is how long a restart may take before its viewer counts as gone.
-	seekMost = 8 * time.Second
+	// seekLeast is how long a restart may take at least before its viewer counts as gone.
+	seekLeast = 3 * time.Second
 	// addressEvery is how often the node's addresses are looked at.
 	addressEvery = 2 * time.Second
 )
@@ -61,7 +61,10 @@ func (s *session) resume(v *viewer, key string) error {
 	s.log.Info("viewer looks for a new way", "viewer", old.id, "websocket", v.id)
 	s.adopt(old, v)
 	if old.seeking.IsZero() {
-		old.seeking = time.Now()
+		old.seeking = time.Now().Add(seekLeast)
+		if last := old.peer.Heard().Add(s.cfg.GoneAfter); last.After(old.seeking) {
+			old.seeking = last
+		}
 	}
 	return old.peer.Restart()
 }
@@ -90,8 +93,8 @@ func (s *session) lost(v *viewer) {
 	}
 	s.log.Info("nothing comes of a viewer", "viewer", v.id)
 	v.connected, v.away = false, time.Now()
-	if i := s.live.input.Load(); i != nil && v.active.Load() && v.seat.May(api.MayInput) {
-		i.ReleaseAll() // what it held it cannot let go
+	if i := s.live.input.Load(); i != nil && v.active.Load() {
+		i.Release(v.driver()) // what it held it cannot let go
 	}
 	if s.count() == 0 {
 		s.enc.pause(true)

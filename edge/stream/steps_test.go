@@ -1,11 +1,68 @@
 package stream
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 )
+
+func TestLadderOfSizesAndRates(t *testing.T) {
+	for _, c := range []struct {
+		screen  api.Screen
+		content string
+		want    string // rate/quarters of the size:kb/s
+	}{
+		{api.Screen{Width: 1280, Height: 720, FPS: 60}, "", "60/4:1500 30/4:750 20/4:500 15/4:375 15/3:212 15/2:95"},
+		{api.Screen{Width: 1280, Height: 720, FPS: 60}, api.ContentMotion, "60/4:1500 30/4:750 30/3:425 30/2:191"},
+		{api.Screen{Width: 1920, Height: 1080, FPS: 60}, "", "60/4:3400 30/4:1700 30/3:956 30/2:425 20/2:283 15/2:212"},
+		{api.Screen{Width: 640, Height: 360, FPS: 10}, "", "10/4:63"},
+	} {
+		var got string
+		for i, r := range ladderOf(c.screen, c.content == api.ContentMotion) {
+			if i > 0 {
+				got += " "
+			}
+			got += fmt.Sprintf("%d/%d:%d", r.fps, r.quarters, r.wants)
+		}
+		if got != c.want {
+			t.Errorf("%v %s:\n got %s\nwant %s", c.screen, c.content, got, c.want)
+		}
+	}
+}
+
+func TestSizeChangesLaterThanTheRate(t *testing.T) {
+	var s steps
+	now := time.Unix(0, 0)
+	s.set(api.Screen{Width: 1920, Height: 1080, FPS: 60}, api.VP8, "")
+	at := func(kbps int, after time.Duration, fps, quarters int) {
+		t.Helper()
+		now = now.Add(after)
+		if r := s.at(kbps, false, now); r.fps != fps || r.quarters != quarters {
+			t.Errorf("%d kb/s after %s: %d a second at %d quarters, want %d at %d", kbps, after, r.fps, r.quarters, fps, quarters)
+		}
+	}
+	at(1000, 0, 30, 4) // the rate at once
+	at(1000, 900*time.Millisecond, 30, 4)
+	at(1000, 200*time.Millisecond, 30, 3)
+	at(1000, time.Hour, 30, 3)
+	at(5000, 0, 30, 3)
+	at(5000, 5*time.Second, 30, 3)
+	at(900, time.Second, 30, 3) // the room is gone again, and it is too much for a moment only
+	at(5000, 500*time.Millisecond, 30, 3)
+	at(5000, 6*time.Second, 30, 4)
+	at(5000, time.Millisecond, 30, 4)
+	at(5000, 2*time.Second, 60, 4)
+	for range 5 { // nothing is heard of the viewer
+		now = now.Add(time.Second)
+		if r := s.at(150, true, now); r.quarters != 4 || r.fps != 30 {
+			t.Errorf("silent: %+v", r)
+		}
+	}
+	at(150, 900*time.Millisecond, 30, 4)
+	at(150, 200*time.Millisecond, 15, 2)
+}
 
 func TestStepsDownAtOnceAndUpSlowly(t *testing.T) {
 	var s steps
@@ -14,7 +71,7 @@ func TestStepsDownAtOnceAndUpSlowly(t *testing.T) {
 	at := func(kbps int, after time.Duration, want int) {
 		t.Helper()
 		now = now.Add(after)
-		if got := s.fps(kbps, now); got != want {
+		if got := s.at(kbps, false, now).fps; got != want {
 			t.Errorf("%d kb/s after %s: %d a second, want %d", kbps, after, got, want)
 		}
 	}
@@ -67,17 +124,17 @@ func TestStepsFollowThePicture(t *testing.T) {
 		var s steps
 		s.set(hd, c.codec, c.hint)
 		s.saw(c.seen, c.motion)
-		if got := s.fps(c.kbps, time.Unix(0, 0)); got != c.want {
+		if got := s.at(c.kbps, false, time.Unix(0, 0)).fps; got != c.want {
 			t.Errorf("%s: %d a second, want %d", name, got, c.want)
 		}
 	}
 	var s steps
 	s.set(hd, api.VP8, "")
-	if got := s.fps(300, time.Unix(0, 0)); got != 15 {
+	if got := s.at(300, false, time.Unix(0, 0)).fps; got != 15 {
 		t.Errorf("%d a second before it is known", got)
 	}
 	s.saw(api.ContentMotion, 90)
-	if got := s.fps(300, time.Unix(0, 0)); got != 30 {
+	if got := s.at(300, false, time.Unix(0, 0)).fps; got != 30 {
 		t.Errorf("%d a second of what turned out to be a game", got)
 	}
 }

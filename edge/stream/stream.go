@@ -37,7 +37,7 @@ type Config struct {
 	// 10 minutes.
 	OrphanAfter time.Duration
 	// GoneAfter is how long nothing comes of a viewer until it counts as not
-	// connected; 0 is 8.5 s.
+	// connected; 0 is rtc.GoneAfter.
 	GoneAfter time.Duration
 }
 
@@ -138,6 +138,9 @@ func newSession(cfg Config) (*session, error) {
 	}
 	if cfg.OrphanAfter == 0 {
 		cfg.OrphanAfter = orphanAfter
+	}
+	if cfg.GoneAfter == 0 {
+		cfg.GoneAfter = rtc.GoneAfter
 	}
 	if cfg.Encode == nil {
 		if cfg.Encode, err = encodeSelf(); err != nil {
@@ -250,6 +253,7 @@ func (s *session) loop(ctx context.Context) {
 		s.tell(now)
 		s.orphaned(now)
 		s.followAddresses(now)
+		s.settle()
 		timer.Reset(min(time.Until(next), time.Until(s.toldAt.Add(stateEvery)), lookEvery))
 	}
 }
@@ -346,6 +350,7 @@ func (s *session) configure() {
 		s.log.Warn("no engine has room for the stream's new shape: it stays where it is", "error", err)
 	}
 	s.steps.set(s.screen, codec, s.spec.App.Video.Content)
+	s.live.sizes.set(s.screen, s.steps.quarters(), time.Now())
 	limits := s.limits()
 	kbps := s.kbps
 	if kbps == 0 {

@@ -28,7 +28,8 @@ const (
 
 // viewer is one websocket connection of a client and the connection it sets up.
 type viewer struct {
-	id     string
+	id     string   // of its websocket; the loop's
+	first  string   // its id when it came: stays, for those that are not the loop
 	number uint32   // of the session's own client
 	share  uint32   // of a guest
 	seat   api.Seat // what its ticket lets it do
@@ -41,13 +42,14 @@ type viewer struct {
 	connected bool
 	key       string      // by which its page comes back; "" = it was told none
 	away      time.Time   // since when nothing comes of it; zero = something does, or never did
-	seeking   time.Time   // since when a restart goes on; zero = none does
+	seeking   time.Time   // until when a restart must have led somewhere; zero = none goes on
 	parted    time.Time   // its websocket closed; zero = open
 	over      bool        // dismissed: only the link is being ended
 	gone      atomic.Bool // the same as over, for those that are not the loop
 	deaf      bool        // its link broke
 	roundTrip float64     // ms
-	sent      uint64      // bytes, as last counted
+	tripNS    atomic.Int64
+	sent      uint64 // bytes, as last counted
 	channels  *channels
 	codec     api.Codec // agreed; "" = not yet
 	blind     bool      // it wants no picture
@@ -113,7 +115,7 @@ func (s *session) newViewer(sig api.Signal) *viewer {
 	case len(s.viewers) >= maxViewers:
 		return refuse("too many connections")
 	}
-	v := &viewer{id: sig.Viewer, number: number, share: share, seat: api.Seat{Role: sig.Role, Rights: sig.Rights}, link: api.NewLink(sig), begun: time.Now()}
+	v := &viewer{id: sig.Viewer, first: sig.Viewer, number: number, share: share, seat: api.Seat{Role: sig.Role, Rights: sig.Rights}, link: api.NewLink(sig), begun: time.Now()}
 	s.viewers[v.id] = v
 	return v
 }
@@ -345,9 +347,24 @@ func (s *session) hurry(v *viewer, kbps int) {
 	}
 }
 
-// encodeAt has pictures encoded at a bitrate, and as many as it is enough for.
+// encodeAt has pictures encoded at a bitrate, as many and as large as it is enough for.
 func (s *session) encodeAt(kbps int) {
-	s.enc.bitrate(media.Bitrate{Kbps: kbps, FPS: s.steps.fps(kbps, time.Now())})
+	r := s.steps.at(kbps, s.silent(), time.Now())
+	s.live.sizes.set(r.screen, r.quarters, time.Now())
+	s.enc.bitrate(media.Bitrate{Kbps: kbps, FPS: r.fps, Quarters: r.quarters})
+}
+
+// silent says whether nothing is heard of the session's own client.
+func (s *session) silent() bool {
+	p := s.live.peer.Load()
+	return p != nil && p.Silent()
+}
+
+// settle follows the steps that come with time alone: a rate that stays is not told again.
+func (s *session) settle() {
+	if s.kbps > 0 && s.steps.due(s.kbps, s.silent(), time.Now()) {
+		s.encodeAt(s.kbps)
+	}
 }
 
 func (s *session) send(sig api.Signal) {

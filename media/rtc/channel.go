@@ -99,6 +99,8 @@ type Control struct {
 	Data []byte // JSON; nil = none
 	// ID is the client's own of an input; 0 = it gave none.
 	ID uint64
+	// Width and Height are of the picture by whose pixels a position counts; 0 = not said.
+	Width, Height int
 }
 
 // controlMessage is how one looks on the wire. Everything of ours in it lies
@@ -107,7 +109,9 @@ type controlMessage struct {
 	Type    string          `json:"type"`
 	Data    json.RawMessage `json:"data,omitempty"`
 	Perigee *struct {
-		ID uint64 `json:"id"`
+		ID     uint64 `json:"id"`
+		Width  int    `json:"width"`
+		Height int    `json:"height"`
 	} `json:"perigee,omitempty"`
 }
 
@@ -124,7 +128,7 @@ func (p *Peer) heard(b []byte) {
 	}
 	c := Control{Type: m.Type, Data: m.Data}
 	if m.Perigee != nil {
-		c.ID = m.Perigee.ID
+		c.ID, c.Width, c.Height = m.Perigee.ID, m.Perigee.Width, m.Perigee.Height
 	}
 	p.cfg.Events.Control(c)
 }

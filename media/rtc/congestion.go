@@ -56,6 +56,7 @@ type congestion struct {
 	told     float64       // kb/s that pictures may have; 0 = nobody was told
 	heard    time.Duration // last feedback
 	hears    bool
+	hushed   float64 // kb/s before nothing was heard any more; 0 = something is
 	capKbps  float64 // the viewer's own estimate (REMB); 0 = none
 }
 
@@ -72,10 +73,11 @@ const (
 	queueLoss     = 600 * time.Millisecond
 	lossesSpan    = 3 * time.Second
 	lossSpan      = 500 * time.Millisecond
-	holdAfter     = 300 * time.Millisecond // between two decreases
-	calmAfter     = time.Second            // before increases, where trains say nothing
-	leapAfter     = 400 * time.Millisecond // and where they say that there is room
-	silence       = time.Second            // without feedback while sending
+	holdAfter     = 300 * time.Millisecond  // between two decreases
+	calmAfter     = time.Second             // before increases, where trains say nothing
+	leapAfter     = 400 * time.Millisecond  // and where they say that there is room
+	silence       = time.Second             // without feedback while sending
+	awayLeast     = 2500 * time.Millisecond // of silence: the way was away, not full
 	backOff       = 0.85
 	mostDrain     = 0.35
 	startFraction = 0.7
@@ -151,6 +153,9 @@ const (
 // feedback takes one report of the viewer, oldest packet first. It tells whether
 // the target was lowered.
 func (c *congestion) feedback(now time.Duration, list []arrival) bool {
+	if c.hushed > 0 && c.resume(now) {
+		return false
+	}
 	r, ok := c.read(now, list)
 	c.heard, c.hears = now, true
 	if !ok {
@@ -190,6 +195,28 @@ func (c *congestion) feedback(now time.Duration, list []arrival) bool {
 	c.losses, c.blamed = lossWindow{span: lossesSpan}, now+queueLoss
 	c.lower(now, carries, carries*(backOff-min(max(queue, grown).Seconds(), mostDrain)))
 	return c.target < was
+}
+
+// resume begins anew on a way that was away for some seconds, and may be another
+// one: what was lost meanwhile tells nothing of what it carries. Without this the
+// picture came back at the least bitrate, from which a quiet one hardly grows.
+func (c *congestion) resume(now time.Duration) bool {
+	was := c.hushed
+	c.hushed = 0
+	if now-c.heard < awayLeast {
+		return false
+	}
+	c.heard, c.changed, c.raised = now, now, now
+	c.target, c.ceiling = max(c.target, was*startFraction), 0
+	for i := range c.base {
+		c.base[i] = math.MaxInt64
+	}
+	c.queued, c.before, c.blamed = 0, 0, now+queueLoss
+	c.arrivals = rateWindow{span: arrivalSpan}
+	c.lost, c.losses = lossWindow{span: lossSpan}, lossWindow{span: lossesSpan}
+	c.trains.forget()
+	c.clamp()
+	return true
 }
 
 // read takes a feedback's packets into the windows.
@@ -265,6 +292,9 @@ func (c *congestion) tick(now time.Duration) int {
 	case enough && loss > lossBad && c.queued == 0 && now-c.changed >= holdAfter:
 		c.lower(now, c.target, c.target*(1-loss/2))
 	case c.hears && now-c.heard > silence && c.sent.total(now) > 0 && now-c.changed >= silence:
+		if c.hushed == 0 {
+			c.hushed = c.target
+		}
 		c.lower(now, c.target, c.target/2)
 	case c.before > c.brimming():
 		c.trim(now)

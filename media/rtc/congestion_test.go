@@ -336,3 +336,34 @@ func TestClockOnlyGrows(t *testing.T) {
 		t.Errorf("a third process's first picture is %d", v)
 	}
 }
+
+// A way that was away for seconds comes back at a good part of what it carried,
+// though a quiet picture does not ask for it; a short silence is taken for a full way.
+func TestComesBackAfterSilence(t *testing.T) {
+	for _, c := range []struct {
+		away        time.Duration
+		least, most int
+	}{{5 * time.Second, 2000, 3000}, {1500 * time.Millisecond, 300, 2000}} {
+		cc := newCongestion(media.Limits{MinKbps: 150, MaxKbps: 5000}, 0)
+		now := time.Duration(0)
+		step := func(heard bool) {
+			now += 50 * time.Millisecond
+			cc.onSent(now, 1000)
+			if heard {
+				cc.feedback(now, []arrival{{sent: now - 20*time.Millisecond, size: 1000, received: true, at: now}})
+			}
+			cc.tick(now)
+		}
+		for range 40 {
+			step(true)
+		}
+		for end := now + c.away; now < end; {
+			step(false)
+		}
+		step(true)
+		step(true)
+		if got := cc.tick(now); got < c.least || got > c.most {
+			t.Errorf("%s of silence: %d kb/s, want %d to %d", c.away, got, c.least, c.most)
+		}
+	}
+}

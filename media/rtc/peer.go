@@ -252,6 +252,15 @@ func (p *Peer) RoundTrip() time.Duration {
 	return time.Duration(pair.CurrentRoundTripTime * float64(time.Second))
 }
 
+// Silent says whether the viewer tells nothing of what it is sent: the way is
+// away for the moment, and what bitrate it carries is not known.
+func (p *Peer) Silent() bool {
+	p.sender.mu.Lock()
+	defer p.sender.mu.Unlock()
+	c := p.sender.cc
+	return c.hears && p.sender.since(time.Now())-c.heard > silence/2
+}
+
 // Sent gives the bytes that went out as sound and picture, headers included.
 func (p *Peer) Sent() uint64 {
 	p.sender.mu.Lock()

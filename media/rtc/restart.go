@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/pion/webrtc/v4"
 
@@ -39,6 +40,16 @@ func (p *Peer) Restart() error {
 	}
 	p.describe(TypeOffer, offer.SDP)
 	return nil
+}
+
+// Heard is when something last came of the viewer; zero: not known, as while a
+// restart goes on.
+func (p *Peer) Heard() time.Time {
+	pair, ok := p.pc.SCTP().Transport().ICETransport().GetSelectedCandidatePairStats()
+	if !ok || pair.LastPacketReceivedTimestamp <= 0 {
+		return time.Time{}
+	}
+	return pair.LastPacketReceivedTimestamp.Time()
 }
 
 // repeat sends the offer that waits for its answer once more, with all candidates.

@@ -52,7 +52,7 @@ type TransportConfig struct {
 	// (1:1 NAT), one or more per family.
 	Advertise []netip.Addr
 	// Gone is how long nothing comes of a viewer until it counts as disconnected;
-	// 0 is 8.5 s.
+	// 0 is GoneAfter.
 	Gone time.Duration
 	// Net is the network; nil is the host's.
 	Net transport.Net
@@ -226,11 +226,16 @@ func (t *Transport) Close() error {
 }
 
 const (
-	// A viewer of whom nothing comes for this long counts as gone: known within
-	// 10 s, as ICE looks once a second, while a gap of some seconds changes nothing.
-	iceDisconnected = 8500 * time.Millisecond
-	iceFailed       = 20 * time.Second // after iceDisconnected: it may come back by a restart
-	iceKeepalive    = time.Second
+	// GoneAfter is how long nothing comes of a viewer until it counts as gone: known
+	// within 10 s, as ICE looks once a second, while a gap of some seconds changes nothing.
+	GoneAfter = 8500 * time.Millisecond
+
+	iceFailed    = 20 * time.Second // after GoneAfter: it may come back by a restart
+	iceKeepalive = time.Second
+	// iceChecks is how often a way is tried, five times a second, before it is given
+	// up: as long as a viewer may come back. The default, seven, ended a restart that
+	// began 1.4 s before the way was there again.
+	iceChecks = 140
 	// sctpMost bounds the wait before control messages are sent again after a gap;
 	// the default is a minute.
 	sctpMost = 2 * time.Second
@@ -248,8 +253,9 @@ func (t *Transport) settings(n transport.Net) webrtc.SettingEngine {
 	s.SetIncludeLoopbackCandidate(true)
 	s.DisableActiveTCP(true)
 	s.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
+	s.SetICEMaxBindingRequests(iceChecks)
 	s.SetSCTPRTOMax(sctpMost)
-	s.SetICETimeouts(cmp.Or(t.cfg.Gone, iceDisconnected), iceFailed, iceKeepalive)
+	s.SetICETimeouts(cmp.Or(t.cfg.Gone, GoneAfter), iceFailed, iceKeepalive)
 	s.SetHostAcceptanceMinWait(0)
 	s.SetSrflxAcceptanceMinWait(0)
 	// Browsers hide their addresses behind mDNS names, so their direct ways

@@ -177,6 +177,7 @@ class Player {
         onQueue: (q) => this.queue(q),
         iceTransportPolicy: this.wish.relay ? "relay" : "all",
         onState: (s) => this.state(s, name),
+        onReconnecting: (on) => this.stage.reconnecting(on),
         onViewers: (v) => this.stage.viewers(v),
         microphone: true,
         onDevices: (d) => this.stage.devices(d),

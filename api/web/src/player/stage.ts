@@ -65,7 +65,7 @@ export class Stage {
     this.sharing.exit();
     window.clearTimeout(this.timer);
     window.clearTimeout(this.hintTimer);
-    for (const id of ["hint", "sound", "numbers"]) byId(id).hidden = true;
+    for (const id of ["hint", "sound", "numbers", "mending"]) byId(id).hidden = true;
     for (const id of ["lock", "type", "stats", "microphone"]) this.press(id, false);
     byId("microphone").hidden = true;
     if (document.fullscreenElement) void document.exitFullscreen().catch(() => undefined); // already out
@@ -90,6 +90,12 @@ export class Stage {
     b.textContent = text;
     b.hidden = !text;
     if (v.role === "viewer") byId("hint").hidden = true; // its keyboard drives nothing
+  }
+
+  /** reconnecting says that the picture stands because the way to the node broke. */
+  reconnecting(on: boolean): void {
+    byId("mending").hidden = !on;
+    say(on ? "The connection broke. Reconnecting." : "The stream goes on.");
   }
 
   soundBlocked(): void { byId("sound").hidden = false; }

@@ -1,12 +1,12 @@
 import { decode, encode, Frame, Signaling } from "./signaling";
 import { iceServers, queuePlace } from "./gateway";
+import { Recovery } from "./recovery";
 import { Codec, PerigeeOptions, QueuePlace, StreamError } from "./types";
 
 const apiVersion = 2;
 const maxDataChannels = 5;
 const goodbyeLimit = 300; // ms
 const maxUnsent = 128;
-const lostGrace = 10_000; // ICE may mend itself for this long
 
 export interface PeerEvents {
   /** The session waits for room, at this place. */
@@ -21,6 +21,10 @@ export interface PeerEvents {
   message(type: string, data: unknown): void;
   data(name: string, data: string | ArrayBuffer): void;
   dataState(name: string, open: boolean): void;
+  /** Another address of the signalling websocket. */
+  freshUrl(): Promise<string>;
+  /** The way to the node broke and another is looked for, or it was found. */
+  searching(on: boolean): void;
   /** The server closed the connection. */
   closed(): void;
   failed(e: StreamError): void;
@@ -38,7 +42,7 @@ export class Peer {
   private described = false;
   private isConnected = false;
   private done = false;
-  private grace = 0;
+  private recovery: Recovery;
 
   constructor(url: string, iceServers: RTCIceServer[], private options: PerigeeOptions, private on: PeerEvents) {
     try {
@@ -50,13 +54,21 @@ export class Peer {
     this.pc.onicecandidate = (e) => {
       if (!e.candidate || e.candidate.candidate === "") return; // the wire has no end marker
       const { candidate, sdpMid, sdpMLineIndex } = e.candidate;
-      this.signaling.send({ type: "candidate", candidate: encode(candidate), sdpMid, sdpMLineIndex });
+      const frame = { type: "candidate", candidate: encode(candidate), sdpMid, sdpMLineIndex };
+      if (!this.recovery.send(frame)) this.signaling.send(frame);
     };
     this.pc.oniceconnectionstatechange = () => this.iceChanged();
     this.pc.onconnectionstatechange = () => {
-      if (this.pc.connectionState === "failed") this.fail("The media connection failed. A firewall may block UDP.");
+      const mayMend = this.isConnected && this.pc.iceConnectionState !== "connected";
+      if (this.pc.connectionState === "failed" && !mayMend) this.fail("The media connection failed. A firewall may block UDP.");
       if (this.pc.connectionState === "closed" && !this.done) this.on.closed();
     };
+    this.recovery = new Recovery(this.pc, url, {
+      url: () => this.on.freshUrl(),
+      frame: (f) => this.frame(f),
+      searching: (on) => this.on.searching(on),
+      lost: (why) => this.fail(why),
+    });
     this.control = this.openControl();
     for (const name of (options.dataChannels ?? []).slice(0, maxDataChannels)) this.openChannel(name);
     this.signaling = new Signaling(url, {
@@ -70,8 +82,11 @@ export class Peer {
     const c = this.pc.createDataChannel("control");
     c.onmessage = (m) => {
       try {
-        const { type, data } = JSON.parse(m.data as string) as Frame;
-        this.on.message(type, typeof data === "string" ? JSON.parse(data) : data);
+        const { type, data: raw } = JSON.parse(m.data as string) as Frame;
+        const data: unknown = typeof raw === "string" ? JSON.parse(raw) : raw;
+        if (type === "perigee::resume") this.recovery.key = String((data as Frame).key);
+        else if (type === "perigee::restart") this.recovery.restart();
+        else this.on.message(type, data);
       } catch {
         console.warn("perigee: a control message is not JSON", m.data);
       }
@@ -109,7 +124,7 @@ export class Peer {
         break;
       }
       case "offer":
-        this.on.offered();
+        if (!this.isConnected) this.on.offered();
         await this.answer(decode(f.sdp));
         break;
       case "candidate": {
@@ -144,7 +159,8 @@ export class Peer {
     this.prepareMicrophone();
     const answer = await this.pc.createAnswer();
     await this.pc.setLocalDescription(answer);
-    this.signaling.send({ type: "answer", sdp: encode(answer.sdp ?? "") });
+    const frame = { type: "answer", sdp: encode(answer.sdp ?? "") };
+    if (!this.recovery.send(frame)) this.signaling.send(frame);
     for (const c of this.early.splice(0)) await this.addCandidate(c);
   }
 
@@ -172,16 +188,13 @@ export class Peer {
 
   private iceChanged(): void {
     const s = this.pc.iceConnectionState;
-    window.clearTimeout(this.grace);
     if ((s === "connected" || s === "completed") && !this.isConnected) {
       this.isConnected = true;
       this.signaling.close(); // the wire's rule: nothing is signalled from here on
       this.on.connected();
     }
-    if (s === "failed") this.fail("The media connection failed. A firewall may block UDP.");
-    if (s === "disconnected") {
-      this.grace = window.setTimeout(() => this.fail("The connection to the node was lost."), lostGrace);
-    }
+    if (this.isConnected) this.recovery.state(s);
+    else if (s === "failed") this.fail("The media connection failed. A firewall may block UDP.");
   }
 
   private fail(message: string): void {
@@ -196,11 +209,12 @@ export class Peer {
   /**
    * sendControl sends one control message. What comes before the channel is open
    * waits for it, the oldest first to go when it is too much: the picture may
-   * show, and be answered by a key, before the channel is there. id is an
-   * input's own, by which the server names it again.
+   * show, and be answered by a key, before the channel is there. more is an
+   * input's own id, by which the server names it again, and the size of the
+   * picture in whose pixels its position is: that may be smaller than the screen.
    */
-  sendControl(type: string, data: object, id = 0): void {
-    const message = JSON.stringify(id ? { type, data, perigee: { id } } : { type, data });
+  sendControl(type: string, data: object, more?: { id: number; width: number; height: number }): void {
+    const message = JSON.stringify(more ? { type, data, perigee: more } : { type, data });
     if (this.controlOpen) this.control.send(message);
     else if (this.control.readyState === "connecting") {
       if (this.unsent.length === 0) this.onControlOpen(() => this.unsent.splice(0).forEach((m) => this.control.send(m)));
@@ -242,7 +256,7 @@ export class Peer {
 
   close(): void {
     this.done = true;
-    window.clearTimeout(this.grace);
+    this.recovery?.close();
     this.signaling?.close();
     this.pc.close();
   }

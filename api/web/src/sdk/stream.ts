@@ -89,6 +89,14 @@ export class PerigeeStream {
     }
   }
 
+  /** readmit asks for another ticket of the session that runs. */
+  private async readmit(): Promise<Admission> {
+    const id = this.session!.id;
+    return this.options.shareToken
+      ? this.gateway.connect(id, this.options.shareToken, this.abort.signal)
+      : this.gateway.join(id, undefined, this.abort.signal);
+  }
+
   private body(): CreateBody {
     const o = this.options;
     const wait = Math.round(o.waitSeconds ?? 0);
@@ -134,6 +142,8 @@ export class PerigeeStream {
       message: (type, data) => this.message(type, data),
       data: (name, data) => this.options.onData?.(name, data),
       dataState: (name, open) => this.options.onDataState?.(name, open),
+      freshUrl: async () => (await this.readmit()).socket,
+      searching: (on) => { if (this.state === "live") this.options.onReconnecting?.(on); },
       closed: () => void this.closedByServer(),
       failed: (e) => (this.state === "live" ? void this.closedByServer(e) : this.fail(e)),
     });
@@ -202,7 +212,9 @@ export class PerigeeStream {
     if (this.surface.tabIndex < 0) this.surface.tabIndex = 0;
     this.surface.style.touchAction = "none";
     // What is sent while an event is handled is sent because of it.
-    const send = (type: string, data: object) => this.peer?.sendControl(type, data, this.latency?.input(window.event?.timeStamp ?? 0));
+    const send = (type: string, data: object) => this.peer?.sendControl(type, data, {
+      id: this.latency?.input(window.event?.timeStamp ?? 0) ?? 0, width: this.video.videoWidth, height: this.video.videoHeight,
+    });
     this.keyboard = new Keyboard(this.surface, send, () => {
       this.exitPointerLock();
       this.options.onRelease?.();

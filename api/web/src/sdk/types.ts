@@ -212,6 +212,8 @@ export interface PerigeeOptions {
   onData?: (name: string, data: string | ArrayBuffer) => void;
   /** A data channel opened or closed. */
   onDataState?: (name: string, open: boolean) => void;
+  /** The way to the node broke and another is looked for (true), or the stream goes on (false). */
+  onReconnecting?: (on: boolean) => void;
   /** Who watches, on every change. */
   onViewers?: (viewers: Viewers) => void;
   /** The server's answer to `microphone` and `camera`. */
