@@ -118,6 +118,10 @@ func TestMicrophone(t *testing.T) {
 		})
 		return n
 	}
+	// The browser takes the time of capture of both.
+	if n := eval[int](t, v, `site.stream.peerConnection.currentLocalDescription.sdp.split("abs-capture-time").length - 1`); n != 2 {
+		t.Errorf("abs-capture-time is agreed for %d of sound and picture", n)
+	}
 	n := quiet()
 	begun := time.Now()
 	eval[any](t, v, "site.stream.setMicrophone(true)")
