@@ -43,7 +43,12 @@ const (
 type Hello struct {
 	Version int `json:"version"`
 	PID     int `json:"pid"`
+	// Calm says that a State may come every CalmEvery only while nothing happens.
+	Calm bool `json:"calm,omitempty"`
 }
+
+// CalmEvery is how often an encode process that rests says that it lives.
+const CalmEvery = time.Second
 
 // Configure says what to capture and how to encode it.
 type Configure struct {
@@ -106,6 +111,8 @@ type State struct {
 	Motion  int    `json:"motion,omitempty"`
 	// Drawn counts pictures that showed a change since start: 0 = nothing drawn yet.
 	Drawn uint64 `json:"drawn"`
+	// Rests says that nothing happens and the next State may take CalmEvery.
+	Rests bool `json:"rests,omitempty"`
 }
 
 // MaxMessage bounds one message in bytes: a 4K keyframe fits many times.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -71,6 +72,9 @@ func newStream(level *string) *cobra.Command {
 			ctx, stop := terminable(cmd.Context())
 			defer stop()
 			folder := local.Session(dir)
+			// A packet goes through one goroutine after the other: with one processor
+			// they hand it on without waking threads.
+			runtime.GOMAXPROCS(1)
 			return stream.Run(ctx, stream.Config{Dir: folder, Ports: udp, Advertise: folder.Run().Addresses(), Log: log})
 		},
 	}

@@ -108,12 +108,14 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	conn := media.NewConn(socket)
-	if err := hello(cfg.Socket, conn); err != nil {
+	h, err := hello(cfg.Socket, conn)
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s := newSession(conn, cfg.Log)
+	s.calm = h.Calm
 	if cfg.Open != nil {
 		s.open = cfg.Open
 	}
@@ -151,32 +153,31 @@ func (s *session) guarded(ctx context.Context, messages <-chan any) error {
 	}
 }
 
-// hello exchanges versions.
-func hello(socket net.Conn, conn *media.Conn) error {
+// hello exchanges versions and gives the stream process's.
+func hello(socket net.Conn, conn *media.Conn) (h media.Hello, err error) {
 	if err := conn.Send(media.TypeHello, media.Hello{Version: media.ProtocolVersion, PID: os.Getpid()}); err != nil {
-		return fmt.Errorf("say hello: %w", err)
+		return h, fmt.Errorf("say hello: %w", err)
 	}
 	if err := socket.SetReadDeadline(time.Now().Add(helloTimeout)); err != nil {
-		return fmt.Errorf("wait for hello: %w", err)
+		return h, fmt.Errorf("wait for hello: %w", err)
 	}
 	m, err := conn.Read()
 	if err != nil {
-		return fmt.Errorf("wait for hello: %w", err)
+		return h, fmt.Errorf("wait for hello: %w", err)
 	}
-	var h media.Hello
 	if m.Type != media.TypeHello {
-		return fmt.Errorf("first message has type %d: %w", m.Type, media.ErrProtocol)
+		return h, fmt.Errorf("first message has type %d: %w", m.Type, media.ErrProtocol)
 	}
 	if err := m.Decode(&h); err != nil {
-		return err
+		return h, err
 	}
 	if h.Version != media.ProtocolVersion {
-		return fmt.Errorf("stream process speaks version %d, this one %d: %w", h.Version, media.ProtocolVersion, media.ErrProtocol)
+		return h, fmt.Errorf("stream process speaks version %d, this one %d: %w", h.Version, media.ProtocolVersion, media.ErrProtocol)
 	}
 	if err := socket.SetReadDeadline(time.Time{}); err != nil {
-		return fmt.Errorf("after hello: %w", err)
+		return h, fmt.Errorf("after hello: %w", err)
 	}
-	return nil
+	return h, nil
 }
 
 // keyframe is the message that has no payload.

@@ -151,6 +151,39 @@ func TestKeyframeOfAStillScreen(t *testing.T) {
 	}
 }
 
+func TestStatesAreRareWhileNothingHappens(t *testing.T) {
+	s := startEncoder(t)
+	s.send(media.TypeConfigure, configure(xvfb.Start(t, "-screen", "0", "640x360x24").Display, api.H264))
+	frame(t, s.video)
+	// The X server may still report what was drawn at first.
+	rested, last := false, time.Now()
+	s.until("a long rest before it", func(st media.State) bool {
+		before, gap := rested, time.Since(last)
+		rested, last = st.Rests, time.Now()
+		return before && rested && gap > media.CalmEvery*3/4
+	})
+	asked := time.Now()
+	s.send(media.TypeKeyframe, nil)
+	s.until("work", func(st media.State) bool { return !st.Rests && st.Frames > 0 })
+	if took := time.Since(asked); took > media.CalmEvery*3/4 {
+		t.Errorf("a State %s after something was asked for, want %s", took, stateEvery)
+	}
+}
+
+func TestStatesAreFrequentForAStreamProcessThatKnowsNoRest(t *testing.T) {
+	s := newSession(nil, slog.New(slog.DiscardHandler))
+	s.tick = time.NewTicker(stateEvery)
+	defer s.tick.Stop()
+	s.paused = true
+	if s.rest(); s.rests {
+		t.Error("rests, though it would be killed for its silence")
+	}
+	s.calm = true
+	if s.rest(); !s.rests {
+		t.Error("does not rest")
+	}
+}
+
 func TestPauseAndResume(t *testing.T) {
 	display := xvfb.Start(t, "-screen", "0", "640x360x24").Display
 	p, err := newPainter(display)

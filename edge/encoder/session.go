@@ -16,7 +16,7 @@ import (
 const (
 	// stateEvery is how often the stream process hears that we are alive; it
 	// kills a silent one after a second.
-	stateEvery = 300 * time.Millisecond
+	stateEvery = 300 * time.Millisecond // media.CalmEvery while nothing happens
 	// displayDeadline is how long the X server may take to come up.
 	displayDeadline = 15 * time.Second
 )
@@ -48,6 +48,10 @@ type session struct {
 	picture picture
 	inputs  inputs
 	stats   stats
+
+	calm  bool // the stream process bears longer silence while nothing happens
+	tick  *time.Ticker
+	rests bool // tick is slow
 }
 
 // opening is the result of opening a display.
@@ -79,8 +83,8 @@ var errEnd = errors.New("encode process ends")
 
 // run handles messages, pictures and timers until ctx ends or it cannot go on.
 func (s *session) run(ctx context.Context, messages <-chan any) error {
-	tick := time.NewTicker(stateEvery)
-	defer tick.Stop()
+	s.tick = time.NewTicker(stateEvery)
+	defer s.tick.Stop()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
@@ -92,16 +96,19 @@ func (s *session) run(ctx context.Context, messages <-chan any) error {
 			case <-ctx.Done():
 				return nil
 			case m := <-messages:
+				s.stir()
 				err = s.handle(ctx, m)
 			case o := <-s.opened:
 				err = s.adopt(ctx, o)
 			case err = <-s.screenEnd:
 			case <-s.drawn():
+				s.stir()
 				s.picture.pending, s.picture.drawnAt = true, media.Now()
 				s.picture.pacer.Drawn(time.Duration(s.picture.drawnAt))
 			case <-timer.C:
-			case <-tick.C:
+			case <-s.tick.C:
 				s.settleBitrate()
+				s.rest()
 				err = s.sendState("")
 			}
 		}
@@ -115,6 +122,23 @@ func (s *session) run(ctx context.Context, messages <-chan any) error {
 			}
 			return fmt.Errorf("%w: %w", errEnd, err)
 		}
+	}
+}
+
+// rest makes States rare after a time without a picture, when none is wanted.
+func (s *session) rest() {
+	wanted := !s.paused && (s.picture.enc == nil || s.picture.wantKey || s.picture.pending)
+	if s.calm && !s.rests && !wanted && len(s.stats.times) == 0 {
+		s.rests = true
+		s.tick.Reset(media.CalmEvery)
+	}
+}
+
+// stir makes them frequent again: something happens.
+func (s *session) stir() {
+	if s.rests {
+		s.rests = false
+		s.tick.Reset(stateEvery)
 	}
 }
 
@@ -310,7 +334,7 @@ func (s *session) sendState(problem string) error {
 	st := s.stats.take()
 	st.Error, st.EngineFault = problem, s.engineFault
 	st.Ready = s.picture.sent > 0 && problem == ""
-	st.Drawn = s.picture.drawn
+	st.Drawn, st.Rests = s.picture.drawn, s.rests
 	if s.picture.sent > 0 {
 		st.Content, st.Motion = s.content(), s.picture.motion.percent(media.Now())
 	}

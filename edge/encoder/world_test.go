@@ -133,7 +133,7 @@ func serve(t testing.TB, socket net.Conn) *stream {
 	s := &stream{t: t, conn: media.NewConn(socket), socket: socket,
 		video: make(chan media.Frame, 4096), audio: make(chan media.Frame, 4096),
 		states: make(chan media.State, 4096), ended: make(chan error, 1)}
-	s.send(media.TypeHello, media.Hello{Version: media.ProtocolVersion})
+	s.send(media.TypeHello, media.Hello{Version: media.ProtocolVersion, Calm: true})
 	go func() {
 		defer close(s.states)
 		for {

@@ -46,12 +46,15 @@ type encoder struct {
 	state   media.State
 	waiting time.Time   // since when a frame is due; zero = none
 	fault   media.State // the last that told of one
+	calm    bool        // nothing happens: the process may be silent for longer
+
+	stirred chan struct{} // something was told while it was calm
 
 	heard atomic.Int64 // counts its messages
 }
 
 func newEncoder(command func() *exec.Cmd, log *slog.Logger, to sink) *encoder {
-	return &encoder{command: command, log: log, sink: to}
+	return &encoder{command: command, log: log, sink: to, stirred: make(chan struct{}, 1)}
 }
 
 // configure says what to encode; the same once more is not repeated.
@@ -149,12 +152,25 @@ func (e *encoder) expect() {
 	}
 }
 
+// stir ends the patience with a process that rests. mu is held.
+func (e *encoder) stir() {
+	if !e.calm {
+		return
+	}
+	e.calm = false
+	select {
+	case e.stirred <- struct{}{}:
+	default:
+	}
+}
+
 // send tells the process something; what is lost because it is not there is
 // told to the next one by begin. mu is held.
 func (e *encoder) send(t media.Type, v any) {
 	if e.conn == nil {
 		return
 	}
+	e.stir()
 	if err := e.conn.Send(t, v); err != nil {
 		e.log.Debug("encode process takes no message", "error", err) // the watch ends it
 	}
@@ -250,6 +266,9 @@ func (e *encoder) read(conn *media.Conn) error {
 			}
 			e.mu.Lock()
 			e.state = st
+			if e.calm = e.calm || st.Rests; !st.Rests {
+				e.stir()
+			}
 			if st.Error != "" {
 				e.fault = st
 			}
@@ -266,4 +285,5 @@ func (e *encoder) shown() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.waiting = time.Time{}
+	e.stir()
 }

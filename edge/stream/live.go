@@ -52,13 +52,13 @@ func (l *live) restarted() {
 
 // watchInstance waits for the display, then follows the shim's state.
 func (s *session) watchInstance(ctx context.Context) {
-	every, begun := displayPoll, time.Now()
+	every, begun, news := displayPoll, time.Now(), time.Now()
 	var last local.InstanceState
 	for {
 		st, err := s.dir.ReadInstance()
 		switch {
 		case err == nil && st != last:
-			last = st
+			last, news = st, time.Now()
 			s.post(func() { s.instanceIs(ctx, st) })
 			if st.Display != "" {
 				every = instancePoll
@@ -66,6 +66,8 @@ func (s *session) watchInstance(ctx context.Context) {
 		case last.Display == "" && time.Since(begun) > displayWait:
 			s.post(func() { s.fail("the instance has no display") })
 			return
+		case every == instancePoll && time.Since(news) > instanceNews:
+			every = instanceCalm
 		}
 		select {
 		case <-ctx.Done():

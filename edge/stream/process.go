@@ -18,9 +18,11 @@ import (
 
 const (
 	helloWait    = 5 * time.Second
-	silenceMost  = time.Second            // without any message: it hangs
-	firstFrame   = 5 * time.Second        // after it was told to show something
-	watchEvery   = 200 * time.Millisecond // a still desktop pays for each look
+	silenceMost  = time.Second             // without any message: it hangs
+	firstFrame   = 5 * time.Second         // after it was told to show something
+	watchEvery   = 200 * time.Millisecond  // a still desktop pays for each look
+	calmWatch    = 5 * media.CalmEvery / 4 // and for these, while nothing happens
+	calmQuiet    = 2                       // of them without a message: it hangs
 	socketBuffer = 1 << 20
 	writeMost    = 500 * time.Millisecond
 )
@@ -80,7 +82,7 @@ func (e *encoder) start() (net.Conn, *exec.Cmd, error) {
 // serve speaks with the process until it ends, hangs, or ctx ends.
 func (e *encoder) serve(ctx context.Context, socket net.Conn) error {
 	conn := media.NewConn(bounded{socket})
-	if err := conn.Send(media.TypeHello, media.Hello{Version: media.ProtocolVersion, PID: os.Getpid()}); err != nil {
+	if err := conn.Send(media.TypeHello, media.Hello{Version: media.ProtocolVersion, PID: os.Getpid(), Calm: true}); err != nil {
 		return err
 	}
 	if err := socket.SetReadDeadline(time.Now().Add(helloWait)); err != nil {
@@ -118,7 +120,7 @@ func (e *encoder) serve(ctx context.Context, socket net.Conn) error {
 func (e *encoder) begin(conn *media.Conn) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.conn = conn
+	e.conn, e.calm = conn, false
 	if e.paused {
 		e.send(media.TypePause, media.Pause{Paused: true})
 	}
@@ -136,9 +138,13 @@ func (e *encoder) watch(ctx context.Context, socket net.Conn, hung chan<- error,
 	// Ticks are counted instead of time: when we were stopped ourselves, its
 	// messages wait to be read.
 	var heard int64
-	quiet := 0
+	quiet, most, slow := 0, int(silenceMost/watchEvery), false
 	for {
 		select {
+		case <-e.stirred:
+			quiet, most, slow = 0, int(silenceMost/watchEvery), false
+			tick.Reset(watchEvery)
+			continue
 		case <-stop:
 			return
 		case <-ctx.Done():
@@ -151,7 +157,15 @@ func (e *encoder) watch(ctx context.Context, socket net.Conn, hung chan<- error,
 		if h := e.heard.Load(); h != heard {
 			heard, quiet = h, 0
 		}
-		if why := e.hangs(quiet); why != nil {
+		if calm := e.isCalm(); calm != slow {
+			slow, quiet, most = calm, 0, int(silenceMost/watchEvery)
+			tick.Reset(watchEvery)
+			if calm {
+				most = calmQuiet
+				tick.Reset(calmWatch)
+			}
+		}
+		if why := e.hangs(quiet >= most); why != nil {
 			hung <- why
 			_ = socket.Close()
 			return
@@ -164,8 +178,14 @@ var (
 	errNothing = errors.New("encode process hangs: it shows nothing")
 )
 
-func (e *encoder) hangs(quiet int) error {
-	if time.Duration(quiet)*watchEvery >= silenceMost {
+func (e *encoder) isCalm() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.calm
+}
+
+func (e *encoder) hangs(silent bool) error {
+	if silent {
 		return errSilent
 	}
 	e.mu.Lock()

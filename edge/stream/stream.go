@@ -46,8 +46,10 @@ const (
 	displayWait    = 60 * time.Second
 	displayPoll    = 10 * time.Millisecond
 	instancePoll   = 250 * time.Millisecond
+	instanceCalm   = time.Second // when nothing of it changed for instanceNews
+	instanceNews   = 10 * time.Second
 	stateEvery     = time.Second
-	lookEvery      = 250 * time.Millisecond
+	lookEvery      = 3 * stateEvery / 4 // at least: with what is due every stateEvery
 	farewell       = 500 * time.Millisecond
 	maxQueued      = 4096 // events waiting for the loop
 	defaultPreroll = 0.7  // of the highest bitrate, before anything was measured
@@ -253,8 +255,8 @@ func (s *session) loop(ctx context.Context) {
 		s.tell(now)
 		s.orphaned(now)
 		s.followAddresses(now)
-		s.settle()
-		timer.Reset(min(time.Until(next), time.Until(s.toldAt.Add(stateEvery)), lookEvery))
+		s.settle() // while pictures come, their process's States wake us for it
+		timer.Reset(min(time.Until(next), time.Until(s.toldAt.Add(stateEvery))))
 	}
 }
 

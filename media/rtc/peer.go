@@ -76,7 +76,10 @@ type Peer struct {
 
 	gathering *gathering
 	connected atomic.Bool
-	reported  time.Time // of steer's goroutine
+	reported  time.Time     // of steer's goroutine
+	pictured  atomic.Int64  // media.Now of the last picture
+	resting   atomic.Bool   // the bitrate is looked at rarely: there are no pictures
+	stirred   chan struct{} // there is one again
 
 	telling sync.Mutex // guards the fields below, and Events.Bitrate
 	told    int
@@ -100,6 +103,8 @@ type Peer struct {
 const (
 	maxCandidates = 64
 	controlEvery  = 100 * time.Millisecond
+	restEvery     = reportEvery + controlEvery/2 // the same while no picture was sent for restAfter
+	restAfter     = time.Second
 	keyInterval   = 100 * time.Millisecond
 )
 
@@ -112,7 +117,7 @@ func (t *Transport) NewPeer(cfg PeerConfig) (*Peer, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Peer{cfg: cfg, t: t, sender: newSender(cfg.Limits), gathering: &gathering{Net: t.cfg.Net}}
+	p := &Peer{cfg: cfg, t: t, sender: newSender(cfg.Limits), gathering: &gathering{Net: t.cfg.Net}, stirred: make(chan struct{}, 1)}
 	if cfg.Audio {
 		p.audio = newTrack(webrtc.RTPCodecTypeAudio, nil, nil)
 	}
@@ -163,7 +168,8 @@ func relays(servers []api.ICEServer) []webrtc.ICEServer {
 	return out
 }
 
-// steer tells the encoder the bitrate that the way carries.
+// steer tells the encoder the bitrate that the way carries; a still screen has
+// little use for it.
 func (p *Peer) steer(ctx context.Context) {
 	tick := time.NewTicker(controlEvery)
 	defer tick.Stop()
@@ -171,9 +177,14 @@ func (p *Peer) steer(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-p.stirred:
+			tick.Reset(controlEvery)
 		case now := <-tick.C:
 			p.tell(now)
 			p.report(now)
+			if time.Duration(media.Now()-p.pictured.Load()) >= restAfter && p.resting.CompareAndSwap(false, true) {
+				tick.Reset(restEvery)
+			}
 		}
 	}
 }
@@ -223,6 +234,14 @@ func (p *Peer) WriteFrame(f media.Frame) (stamp uint32, sent bool, err error) {
 	t := p.video
 	if f.Kind == media.Audio {
 		t = p.audio
+	} else {
+		p.pictured.Store(media.Now())
+		if p.resting.CompareAndSwap(true, false) {
+			select {
+			case p.stirred <- struct{}{}:
+			default:
+			}
+		}
 	}
 	if t == nil || !p.connected.Load() {
 		return 0, false, nil
