@@ -21,7 +21,7 @@ var floors = []struct {
 	packages string
 }{
 	{0, "api api/web gossip/simnet deploy/apps edge/image/imagetest"},
-	{1, "api/manifest geo gossip media media/link media/stun media/turn media/xauth media/xvfb api/bus api/client edge/gpu edge/image edge/local scheduler/state"},
+	{1, "api/manifest geo gossip media media/link media/stun media/turn media/xauth media/xvfb api/bus api/client edge/gamepad edge/gpu edge/image edge/local scheduler/state"},
 	{2, "edge/gpu/nvml edge/certify edge/engines edge/instance edge/relay scheduler/place media/capture media/encode media/input media/rtc api/gateway"},
 	{3, "edge/stream edge/encoder edge/probe scheduler edge"},
 	{4, "cmd/run/control cmd/run/node"},

@@ -92,14 +92,6 @@ const (
 	NetworkFull   NetworkAccess = "full"   // the host's network
 )
 
-// Permissions are what an instance may use beside its screen and sound.
-type Permissions struct {
-	Network NetworkAccess `json:"network,omitempty" yaml:"network"`
-	// Microphone gives the instance a sound source that carries what the client
-	// says; without it there is none, and no client is asked for it.
-	Microphone bool `json:"microphone,omitempty" yaml:"microphone"`
-}
-
 // Screen fills what a client leaves open (zero) from the application's defaults
 // and refuses what is above its bounds.
 func (a App) Screen(s Screen) (Screen, error) {
@@ -171,6 +163,9 @@ func (a App) checkParts() error {
 		{"resources.encoder", string(a.Resources.Encoder), []string{string(EncoderGPU), string(EncoderGPUPreferred), string(EncoderSoftware)}},
 		{"video.content", a.Video.Content, []string{ContentAuto, ContentDetail, ContentMotion}},
 		{"permissions.network", string(a.Permissions.Network), []string{string(NetworkNone), string(NetworkEgress), string(NetworkFull)}},
+		{"permissions.clipboard", string(a.Permissions.Clipboard), []string{string(ClipboardNone), string(ClipboardIn), string(ClipboardOut), string(ClipboardBoth)}},
+		{"permissions.files", string(a.Permissions.Files), []string{string(FilesNone), string(FilesUp), string(FilesDown), string(FilesBoth)}},
+		{"permissions.gamepads", string(a.Permissions.Gamepads), []string{string(GamepadsNone), string(GamepadsAllow)}},
 		{"on_exit.restart", string(a.OnExit.Restart), []string{string(RestartNever), string(RestartOnFailure), string(RestartAlways)}},
 	} {
 		if w.v != "" && !slices.Contains(w.allowed, w.v) {

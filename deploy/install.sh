@@ -15,7 +15,7 @@ build="gcc g++ make pkg-config nasm cmake xz-utils dpkg-dev ca-certificates git
 # Debian 13 has the FFmpeg that we need; elsewhere deploy/ffmpeg builds it.
 ffmpeg="libavcodec-dev libavdevice-dev libavfilter-dev libavformat-dev libavutil-dev libswresample-dev libswscale-dev"
 run="xvfb pulseaudio pulseaudio-utils bubblewrap nftables slirp4netns e2fsprogs containerd xterm kobodeluxe fonts-dejavu-core x11-utils"
-test="chromium ffmpeg x11-apps"
+test="chromium ffmpeg x11-apps joystick"
 
 if [ "$(. /etc/os-release && echo "${VERSION_ID:-}")" = 13 ]; then
 	build="$build $ffmpeg"

@@ -61,6 +61,7 @@ type boxConfig struct {
 	shared string // the shared folder, as the launcher's thread sees it
 	home   string // the same of its home; "" = a new one for each sandbox
 	net    *network
+	pads   *pads             // nil = none
 	root   *root             // of a container; nil for a program, which sees the host's /usr
 	files  map[string]string // of boxFiles: where they are on the stage
 	temps  map[string]string // of boxTemps: the same; nil = new ones for each sandbox
@@ -168,6 +169,7 @@ func (b *boxConfig) arguments() []string {
 		"--ro-bind", b.x.staged, boxPlace+"/xauth",
 		"--ro-bind", b.sound.staged, boxPlace+"/pulse",
 		"--ro-bind", b.shared, boxShared)
+	a = append(a, b.pads.arguments()...)
 	for _, p := range b.spec.App.ReadOnly {
 		a = append(a, "--ro-bind", p, p)
 	}
@@ -203,6 +205,9 @@ func (b *boxConfig) environment() []string {
 	}
 	if !b.stage.l.private { // the X server is in another IPC namespace: Qt does not notice by itself
 		env["QT_X11_NO_MITSHM"] = "1"
+	}
+	if b.pads != nil { // there is no device manager, so SDL must look by itself
+		env["SDL_JOYSTICK_DISABLE_UDEV"] = "1"
 	}
 	if b.root != nil {
 		for _, kv := range b.root.img.Env {

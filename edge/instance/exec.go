@@ -173,13 +173,20 @@ func (t *visit) enter(r api.EnterRequest) (*entered, error) {
 	if sp.net != nil {
 		net = sp.net
 	}
-	c.child, err = b.stage.l.startIn(net, "command", cmd, b.group)
+	var own *launcher
+	c.child, own, err = b.start(net, "command", cmd)
 	for _, f := range c.theirs {
 		f.Close()
 	}
 	if err != nil {
 		c.closeOurs()
 		return nil, err
+	}
+	if own != nil {
+		go func() { // until the command has ended
+			<-c.child.ended
+			own.close()
+		}()
 	}
 	return c, nil
 }

@@ -18,6 +18,7 @@ func (s *shim) runHook(ctx context.Context, name string, h *api.Hook) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, h.Timeout(), fmt.Errorf("hook %s did not end within %s", name, h.Timeout()))
 	defer cancel()
 	b := s.box
+	b.pads = nil // nobody plays yet
 	b.spec.App.Command = h.Command
 	command, err := b.find()
 	if err != nil {

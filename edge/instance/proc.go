@@ -24,6 +24,7 @@ type launcher struct {
 	// Set before newLauncher returns, then only read.
 	private bool  // the thread has namespaces of its own
 	why     error // why it has not
+	tid     int   // the thread's
 }
 
 // newLauncher starts the thread; as root it gets namespaces of its own.
@@ -33,6 +34,7 @@ func newLauncher() *launcher {
 	go func() {
 		defer close(l.done)
 		runtime.LockOSThread() // never unlocked: the thread ends with this goroutine
+		l.tid = unix.Gettid()
 		if l.why = isolateThread(); l.why == nil {
 			l.private = true
 		}

@@ -33,6 +33,7 @@ type application struct {
 	*child
 	out   *output
 	group *group
+	l     *launcher // of its own; nil = the stage's
 	// started is closed when the application itself has been executed.
 	started chan struct{}
 	init    atomic.Int64 // the sandbox's first process, as the host numbers it; 0 = none yet
@@ -76,15 +77,30 @@ func startApplication(b boxConfig, command string) (*application, error) {
 	cmd.Stdout, cmd.Stderr = w, w
 	cmd.ExtraFiles = []*os.File{args, filter, statusW}
 	cmd.SysProcAttr = b.attr()
-	c, err := b.stage.l.startIn(b.net.namespace(), "application", cmd, b.group)
+	c, own, err := b.start(b.net.namespace(), "application", cmd)
 	if err != nil {
 		status.Close()
 		out.close()
 		return nil, err
 	}
-	a := &application{child: c, out: out, group: b.group, started: make(chan struct{})}
+	a := &application{child: c, out: out, group: b.group, l: own, started: make(chan struct{})}
 	go a.watch(status)
 	return a, nil
+}
+
+// start starts a sandbox, with gamepads from a thread of its own.
+func (b *boxConfig) start(ns *os.File, name string, cmd *exec.Cmd) (c *child, own *launcher, err error) {
+	l := b.stage.l
+	if b.pads != nil {
+		if own, err = b.pads.launcher(l); err != nil {
+			return nil, nil, err
+		}
+		l = own
+	}
+	if c, err = l.startIn(ns, name, cmd, b.group); err != nil && own != nil {
+		own.close()
+	}
+	return c, own, err
 }
 
 // watch reads bubblewrap's status and finds the moment when the application
@@ -194,6 +210,10 @@ func (a *application) end() error {
 	err := a.group.kill()
 	a.out.settle()
 	a.out.close()
+	if l := a.l; l != nil {
+		a.l = nil
+		l.close()
+	}
 	return err
 }
 

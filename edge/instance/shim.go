@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/jezek/xgb"
@@ -65,10 +66,14 @@ type shim struct {
 	disk   string       // on the stage: what the instance writes to
 	box    boxConfig
 	app    *application
-	sounds int  // sound servers that died
-	runs   int  // how often the application was started again
-	hung   bool // the watchdog killed it
-	ended  bool // it ended by itself, and is not started again
+	pads   *pads // nil = none
+	door   *local.Door
+	// running is app, for the door.
+	running atomic.Pointer[application]
+	sounds  int  // sound servers that died
+	runs    int  // how often the application was started again
+	hung    bool // the watchdog killed it
+	ended   bool // it ended by itself, and is not started again
 }
 
 // end is why an instance ends.
@@ -217,6 +222,7 @@ func (s *shim) clean(force bool) error {
 		grace = 0
 	}
 	var errs []error
+	s.door.Close() // what comes over it needs what ends below
 	if s.app != nil {
 		errs = append(errs, s.app.stop(grace))
 		if !force || s.ended {
@@ -224,6 +230,9 @@ func (s *shim) clean(force bool) error {
 				s.log.Warn("a hook failed", "error", err)
 			}
 		}
+	}
+	if s.pads != nil {
+		s.pads.Close()
 	}
 	errs = append(errs, s.net.stop())
 	if s.sound != nil {

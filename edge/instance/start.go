@@ -119,6 +119,7 @@ func (s *shim) launch(ctx context.Context) error {
 	if s.app, err = startApplication(box, command); err != nil {
 		return err
 	}
+	s.running.Store(s.app)
 	if err := s.app.waitStarted(ctx); err != nil {
 		return err
 	}
@@ -180,6 +181,10 @@ func (s *shim) serve(ctx context.Context) error {
 		return err
 	}
 	s.box = boxConfig{spec: s.spec, dir: s.cfg.Dir, stage: s.stage, group: s.appG, x: s.x, sound: s.sound, shared: shared, home: home, net: s.net}
+	if err := s.openDoor(home); err != nil {
+		return err
+	}
+	s.box.pads = s.pads
 	// The stream may look and listen already: both are empty, but there.
 	return s.hub.set(func(st *local.InstanceState) {
 		st.Display, st.XAuth, st.Pulse = s.x.display(), s.x.xauth, s.sound.server()

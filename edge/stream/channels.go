@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -31,6 +32,10 @@ type channels struct {
 	log *slog.Logger
 	may bool   // its seat holds them
 	of  string // behind the sockets' names: "" of the client
+	// own serves a channel of Perigee's until ctx ends; false = there is none.
+	own    func(context.Context, *rtc.Channel) bool
+	ctx    context.Context
+	cancel context.CancelFunc
 
 	mu     sync.Mutex
 	open   map[*channel]bool
@@ -40,8 +45,9 @@ type channels struct {
 // newChannels gives the client the sockets of the wire contract's names, and
 // each guest ones of its own, after "@" and the name of its connection: the
 // application tells them apart, and a slow guest holds up nobody.
-func newChannels(dir local.Session, log *slog.Logger, v *viewer) *channels {
-	s := &channels{dir: dir, log: log, may: v.seat.May(api.MayData), open: map[*channel]bool{}}
+func newChannels(ctx context.Context, dir local.Session, log *slog.Logger, v *viewer, own func(context.Context, *rtc.Channel) bool) *channels {
+	s := &channels{dir: dir, log: log, may: v.seat.May(api.MayData), own: own, open: map[*channel]bool{}}
+	s.ctx, s.cancel = context.WithCancel(ctx)
 	if v.guest() {
 		s.of = "@" + v.id
 	}
@@ -50,6 +56,12 @@ func newChannels(dir local.Session, log *slog.Logger, v *viewer) *channels {
 
 // add serves a channel that the client opened.
 func (s *channels) add(c *rtc.Channel) {
+	if strings.HasPrefix(c.Name, rtc.OwnPrefix) {
+		if s.ctx.Err() != nil || !s.own(s.ctx, c) {
+			_ = c.Close() // the connection may be gone already
+		}
+		return
+	}
 	if !s.may {
 		s.log.Info("data channel refused: the seat has no right to it", "name", c.Name)
 		_ = c.Close() // the connection may be gone already
@@ -84,6 +96,7 @@ func (s *channels) close() {
 	if s == nil {
 		return
 	}
+	s.cancel()
 	s.mu.Lock()
 	s.closed = true
 	open := s.open

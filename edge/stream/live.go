@@ -82,6 +82,12 @@ func (s *session) instanceIs(ctx context.Context, st local.InstanceState) {
 	s.instance = st
 	if fresh {
 		s.wg.Go(func() { s.inject(ctx, st) })
+		if c := s.spec.App.Permissions.Clipboard; c.In() || c.Out() {
+			s.wg.Go(func() { s.keepClipboard(ctx, st) })
+		}
+		if s.spec.App.Permissions.Gamepads.Allowed() {
+			s.wg.Go(func() { s.keepGamepads(ctx) })
+		}
 	}
 	s.configure()
 }
@@ -129,7 +135,7 @@ func (s *session) control(v *viewer, c rtc.Control) {
 		if !v.guest() {
 			s.live.meter.listen()
 		}
-		s.post(func() { v.listens = true; s.tellSeat(v); s.tellKey(v) })
+		s.post(func() { v.listens = true; s.tellSeat(v); s.tellKey(v); s.tellExchange(v) })
 		return
 	case c.Type == typeShown:
 		if v.guest() {
@@ -140,14 +146,20 @@ func (s *session) control(v *viewer, c rtc.Control) {
 		}
 		return
 	}
-	i := s.live.input.Load()
-	if i == nil || !v.seat.May(api.MayInput) {
+	if !v.seat.May(api.MayInput) {
 		return
 	}
-	screen, picture := s.live.sizes.shown(time.Now(), v.trip())
-	done, err := i.Handle(v.driver(), c.Type, onScreen(c, screen, picture))
-	if !v.active.Load() {
-		i.Release(v.driver()) // it left meanwhile
+	done, err := s.gamepads.handle(v.id, c.Type, c.Data)
+	i := s.live.input.Load()
+	if i != nil && !done && err == nil {
+		screen, picture := s.live.sizes.shown(time.Now(), v.trip())
+		done, err = i.Handle(v.driver(), c.Type, onScreen(c, screen, picture))
+	}
+	if !v.active.Load() { // it left meanwhile
+		s.gamepads.leave(v.id)
+		if i != nil {
+			i.Release(v.driver())
+		}
 	}
 	if err != nil {
 		s.log.Debug("input not understood", "error", err)

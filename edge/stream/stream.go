@@ -88,6 +88,8 @@ type session struct {
 	ladder    *ladder
 	live      live // shared: where frames and input go
 	steps     steps
+	clips     clips // shared
+	gamepads  gamepads
 	wg        sync.WaitGroup
 	stop      context.CancelCauseFunc
 

@@ -208,6 +208,7 @@ func (s *session) disconnect(v *viewer) {
 	} else {
 		was = s.live.peer.CompareAndSwap(p, nil)
 	}
+	s.gamepads.leave(v.id)
 	if i := s.live.input.Load(); i != nil && was {
 		i.Release(v.driver())
 	}
@@ -292,7 +293,7 @@ func (s *session) settings(v *viewer, set rtc.Settings) error {
 
 // connect makes the viewer's connection.
 func (s *session) connect(v *viewer, set rtc.Settings) error {
-	v.channels = newChannels(s.dir, s.log, v)
+	v.channels = newChannels(s.ctx, s.dir, s.log, v, func(ctx context.Context, c *rtc.Channel) bool { return s.serveOwn(ctx, v, c) })
 	v.asked = asked{microphone: set.EnableMicrophone, camera: set.EnableCamera}
 	heard := set.EnableMicrophone && s.microphone(v) == ""
 	key := s.keys.now

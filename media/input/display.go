@@ -39,9 +39,22 @@ func (c *setupConn) Write(p []byte) (int, error) {
 	return len(p), err
 }
 
-// connect opens a display (":7" or the path of its socket) and its XTest. The
-// socket still has the deadline of the setup.
+// connect opens a display and its XTest. The socket still has the deadline of the setup.
 func connect(ctx context.Context, display, authority string) (*xgb.Conn, net.Conn, error) {
+	x, c, err := dial(ctx, display, authority)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := xtest.Init(x); err != nil {
+		x.Close()
+		return nil, nil, fmt.Errorf("open X display %s for input: extension XTEST: %w", display, err)
+	}
+	return x, c, nil
+}
+
+// dial opens a display (":7" or the path of its socket). The socket still has
+// the deadline of the setup.
+func dial(ctx context.Context, display, authority string) (*xgb.Conn, net.Conn, error) {
 	fail := func(err error) (*xgb.Conn, net.Conn, error) {
 		return nil, nil, fmt.Errorf("open X display %s for input: %w", display, err)
 	}
@@ -63,10 +76,6 @@ func connect(ctx context.Context, display, authority string) (*xgb.Conn, net.Con
 	x, err := xgb.NewConnNet(&setupConn{Conn: c, setup: setup})
 	if err != nil {
 		return fail(errors.Join(err, c.Close()))
-	}
-	if err := xtest.Init(x); err != nil {
-		x.Close()
-		return fail(fmt.Errorf("extension XTEST: %w", err))
 	}
 	return x, c, nil
 }

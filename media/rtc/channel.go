@@ -3,6 +3,7 @@ package rtc
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"sync"
 
 	"github.com/pion/webrtc/v4"
@@ -14,6 +15,9 @@ const (
 	controlLabel = "control"
 	// MaxChannels is how many data channels of its own a client may have.
 	MaxChannels = 5
+	// OwnPrefix begins the names of Perigee's own channels, which do not count there.
+	OwnPrefix = "perigee."
+	maxOwn    = 4
 	// MaxControl bounds a message of the control channel in bytes.
 	MaxControl = 64 << 10
 	// MaxChannelMessage bounds a message of a user's data channel in bytes.
@@ -49,14 +53,18 @@ func (p *Peer) opened(dc *webrtc.DataChannel) {
 		return
 	}
 	p.mu.Lock()
-	n := p.channels
-	ok := n < MaxChannels && validChannel(dc.Label())
-	if ok {
-		p.channels++
+	n, most := &p.channels, MaxChannels
+	if strings.HasPrefix(dc.Label(), OwnPrefix) {
+		n, most = &p.own, maxOwn
 	}
+	ok := *n < most && validChannel(dc.Label())
+	if ok {
+		*n++
+	}
+	open := *n
 	p.mu.Unlock()
 	if !ok {
-		p.cfg.Log.Warn("data channel refused", "name", dc.Label(), "open", n)
+		p.cfg.Log.Warn("data channel refused", "name", dc.Label(), "open", open)
 		_ = dc.Close() // the connection may be gone already
 		return
 	}
@@ -71,7 +79,7 @@ func (p *Peer) opened(dc *webrtc.DataChannel) {
 	dc.OnMessage(func(m webrtc.DataChannelMessage) { c.received(m.Data) })
 	dc.OnClose(func() {
 		p.mu.Lock()
-		p.channels--
+		*n--
 		p.mu.Unlock()
 		c.ended()
 	})

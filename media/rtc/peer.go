@@ -95,6 +95,7 @@ type Peer struct {
 	early      []Candidate // of the client, before it
 	candidates int
 	channels   int
+	own        int                 // channels of Perigee's
 	control    *webrtc.DataChannel // nil until the client opened it
 	hears      bool                // its microphone is read
 	lastKey    time.Time

@@ -8,7 +8,7 @@ export class Sharing {
   private panel = byId("sharing");
   private list = byId("shares");
 
-  constructor() {
+  constructor(private opened: () => void) {
     byId("share-make").addEventListener("click", () => void this.make());
     this.panel.addEventListener("keydown", (e) => { if (e.key === "Escape") this.toggle(); });
   }
@@ -25,11 +25,16 @@ export class Sharing {
 
   exit(): void {
     this.stream = null;
+    this.close();
+  }
+
+  close(): void {
     this.panel.hidden = true;
     byId("share").setAttribute("aria-expanded", "false");
   }
 
   toggle(): void {
+    if (!this.open) this.opened();
     this.panel.hidden = this.open;
     byId("hint").hidden = true; // it stands where the panel does
     byId("share").setAttribute("aria-expanded", String(this.open));

@@ -3,6 +3,7 @@ import { Devices, PerigeeStream, Stats, Viewers } from "../sdk/index";
 import { byId, say } from "./dom";
 import { draw, rows } from "./numbers";
 import { Sharing } from "./sharing";
+import { Swap } from "./swap";
 
 const awayAfter = 3000; // ms without a movement until the toolbar makes room
 const hintFor = 6000;
@@ -18,7 +19,8 @@ export class Stage {
   private numbers = byId("numbers");
   private timer = 0;
   private hintTimer = 0;
-  private sharing = new Sharing();
+  private sharing = new Sharing(() => this.swap.close());
+  readonly swap: Swap = new Swap(() => this.sharing.close());
   readonly surface = byId("surface");
 
   constructor(private onLeave: () => void) {
@@ -29,6 +31,7 @@ export class Stage {
     this.on("microphone", () => void this.toggleMicrophone());
     this.on("stats", () => this.toggleStats());
     this.on("share", () => this.sharing.toggle());
+    this.on("swap", () => this.swap.toggle());
     this.on("leave", () => this.onLeave());
     this.on("grip", () => { this.showBar(); byId("full").focus(); });
     this.on("sound", () => void this.sound());
@@ -49,6 +52,7 @@ export class Stage {
     byId("live-app").textContent = name;
     this.press("mute", stream.muted);
     this.sharing.enter(stream);
+    this.swap.enter(stream);
     if (stream.viewers) this.viewers(stream.viewers);
     if (stream.devices) this.devices(stream.devices);
     this.surface.focus({ preventScroll: true });
@@ -63,6 +67,7 @@ export class Stage {
   exit(): void {
     this.stream = null;
     this.sharing.exit();
+    this.swap.exit();
     window.clearTimeout(this.timer);
     window.clearTimeout(this.hintTimer);
     for (const id of ["hint", "sound", "numbers", "mending"]) byId(id).hidden = true;
@@ -116,7 +121,7 @@ export class Stage {
   }
 
   private hideBar(): void {
-    if (this.sharing.open || this.bar.matches(":hover") || this.bar.contains(document.activeElement)) {
+    if (this.sharing.open || this.swap.open || this.bar.matches(":hover") || this.bar.contains(document.activeElement)) {
       this.timer = window.setTimeout(() => this.hideBar(), awayAfter);
       return;
     }

@@ -5,6 +5,6 @@ export { decodable } from "./peer";
 export { probe } from "./probe";
 export { PerigeeStream } from "./stream";
 export { StreamError } from "./types";
-export type { Codec, Device, Devices, Ended, Latency, NodeProbe, PerigeeOptions, Probes, QueuePlace, Refusal, Screen, SessionInfo, ShareInfo, ShareOptions, Stage, State, Stats, ViewerRight, Viewers } from "./types";
+export type { Clip, Codec, Device, Devices, Ended, Latency, NodeProbe, PerigeeOptions, Probes, QueuePlace, Refusal, Screen, SessionInfo, ShareInfo, ShareOptions, Stage, State, Stats, StreamFile, TransferOptions, ViewerRight, Viewers } from "./types";
 export { keyNumber } from "./keys";
 export { pictureBox, Steps, toPixel } from "./geometry";

@@ -6,14 +6,31 @@ type Send = (type: string, data: object) => void;
 export class Keyboard {
   private held = new Map<string, number>(); // KeyboardEvent.code → wire number
   private abort = new AbortController();
+  private queued: [string, object][] | null = null;
+  /** Whether the page wants a key to paste: it is left to the browser, too. */
+  pasting: ((e: KeyboardEvent) => boolean) | null = null;
 
-  constructor(private surface: HTMLElement, private send: Send, private onRelease: () => void) {
+  constructor(private surface: HTMLElement, private out: Send, private onRelease: () => void) {
     const on = { signal: this.abort.signal };
     surface.addEventListener("keydown", (e) => this.down(e), on);
     surface.addEventListener("keyup", (e) => this.up(e), on);
     surface.addEventListener("blur", () => this.releaseAll(), on);
     window.addEventListener("blur", () => this.releaseAll(), on);
     document.addEventListener("visibilitychange", () => { if (document.hidden) this.releaseAll(); }, on);
+  }
+
+  /** hold keeps back what is sent, in its order, until resume. */
+  hold(): void { this.queued ??= []; }
+
+  resume(): void {
+    const all = this.queued ?? [];
+    this.queued = null;
+    for (const [type, data] of all) this.out(type, data);
+  }
+
+  private send(type: string, data: object): void {
+    if (this.queued) this.queued.push([type, data]);
+    else this.out(type, data);
   }
 
   private down(e: KeyboardEvent): void {
@@ -28,7 +45,7 @@ export class Keyboard {
     }
     const code = keyNumber(e);
     if (code === undefined) return;
-    e.preventDefault();
+    if (!this.pasting?.(e)) e.preventDefault();
     if (e.repeat || this.held.has(e.code)) return; // the X server repeats held keys itself
     const twin = this.isHeld(code);
     this.held.set(e.code, code);
@@ -59,6 +76,7 @@ export class Keyboard {
   }
 
   dispose(): void {
+    this.resume();
     this.releaseAll();
     this.abort.abort();
   }

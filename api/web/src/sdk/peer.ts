@@ -105,6 +105,9 @@ export class Peer {
     this.channels.set(name, c);
   }
 
+  /** openOwn opens a channel of Perigee's, when the server has said that there is one. */
+  openOwn(name: string): RTCDataChannel { return this.pc.createDataChannel(name); }
+
   private async frame(f: Frame): Promise<void> {
     switch (f.type) {
       case "resp:discover":

@@ -1,4 +1,7 @@
 import { Admission, CreateBody, Gateway } from "./gateway";
+import { Clipboard } from "./clipboard";
+import { Exchange } from "./exchange";
+import { Files } from "./files";
 import { Keyboard } from "./keyboard";
 import { LatencyMeter } from "./latency";
 import { Media } from "./media";
@@ -42,6 +45,7 @@ export class PerigeeStream {
   private pointer: Pointer | null = null;
   private text: TextEntry | null = null;
   private microphone = new Microphone((track) => this.peer?.speak(track) ?? Promise.resolve());
+  private exchange: Exchange | null = null;
   private abort = new AbortController();
   private timer = 0;
   private statsTimer = 0;
@@ -157,6 +161,9 @@ export class PerigeeStream {
       case "perigee::frame":
         this.latency?.frame(data);
         break;
+      case "perigee::exchange":
+        this.exchanged(data);
+        break;
       case "perigee::viewers":
         this.viewers = data as Viewers;
         this.options.onViewers?.(this.viewers);
@@ -171,6 +178,23 @@ export class PerigeeStream {
         this.options.onMessage?.(type, data);
     }
   }
+
+  private exchanged(data: unknown): void {
+    if (!this.peer || this.state === "ended") return;
+    const peer = this.peer;
+    this.exchange ??= new Exchange((name) => peer.openOwn(name),
+      (type, d) => peer.sendControl(type, d, this.latency?.input(performance.now())), this.surface, this.keyboard, this.options);
+    this.exchange.told(data);
+  }
+
+  /** The clipboard's both ways, where the application permits one; null before the server says so. */
+  get clipboard(): Clipboard | null { return this.exchange?.clipboard ?? null; }
+  /** Files to and from the application, likewise. */
+  get files(): Files | null { return this.exchange?.files ?? null; }
+  /** How many gamepads are plugged in; -1 where none can be. */
+  get gamepads(): number { return this.exchange?.gamepads?.count ?? -1; }
+  /** Why none can be, where the node says so. */
+  get gamepadsWhy(): string { return this.exchange?.gamepadsWhy ?? ""; }
 
   /** wait shows the place in the queue; the gateway ends a wait in vain. */
   private wait(place: QueuePlace): void {
@@ -285,6 +309,7 @@ export class PerigeeStream {
   }
 
   private releaseInput(): void {
+    this.exchange?.dispose();
     this.keyboard?.dispose();
     this.pointer?.dispose();
     this.text?.dispose();

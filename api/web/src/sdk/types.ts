@@ -94,6 +94,22 @@ export class StreamError extends Error {
   }
 }
 
+/** What was copied. */
+export type Clip = { type: "text/plain"; text: string } | { type: "image/png"; blob: Blob };
+
+/** A file that the application has put into ~/Downloads. `modified`: milliseconds since 1970. */
+export interface StreamFile {
+  name: string;
+  size: number;
+  modified: number;
+}
+
+export interface TransferOptions {
+  /** Bytes that are through, of how many. */
+  onProgress?: (done: number, size: number) => void;
+  signal?: AbortSignal;
+}
+
 /** What the gateway told about the session. */
 export interface SessionInfo {
   id: string;
@@ -198,6 +214,10 @@ export interface PerigeeOptions {
   camera?: boolean;
   /** false: send no keyboard, pointer or touch input. */
   input?: boolean;
+  /** false: nothing of the kind is exchanged, whatever the application permits. */
+  clipboard?: boolean;
+  files?: boolean;
+  gamepads?: boolean;
   /** "relay" sends the media through TURN only. */
   iceTransportPolicy?: RTCIceTransportPolicy;
   /** Milliseconds between two calls of onStats; default 1000. */
@@ -218,6 +238,16 @@ export interface PerigeeOptions {
   onViewers?: (viewers: Viewers) => void;
   /** The server's answer to `microphone` and `camera`. */
   onDevices?: (devices: Devices) => void;
+  /** What may be exchanged is known: stream.clipboard, stream.files and stream.gamepads are there where it may. */
+  onExchange?: () => void;
+  /** The application copied; `written`: it is in the browser's clipboard. Else it comes there in the user's next gesture. */
+  onCopied?: (clip: Clip, written: boolean) => void;
+  /** What there is to fetch, on every change. */
+  onFiles?: (files: StreamFile[]) => void;
+  /** How many gamepads are plugged in. */
+  onGamepads?: (count: number) => void;
+  /** A clip was not taken. */
+  onExchangeError?: (error: StreamError) => void;
   /** A message of the instance on the control channel. */
   onMessage?: (type: string, data: unknown) => void;
   /** The browser wants a gesture before it plays sound: call resumeSound() in one. */
