@@ -33,6 +33,7 @@ type client struct {
 	early  []webrtc.ICECandidateInit
 	ready  bool
 	answer string
+	hide   func(string) string // what the server is told of a candidate; nil: all
 }
 
 func newClient(t *testing.T, set func(*webrtc.SettingEngine), drop ...string) *client {
@@ -144,6 +145,9 @@ func (c *client) run(s *server) {
 			return
 		}
 		j := i.ToJSON()
+		if c.hide != nil {
+			j.Candidate = c.hide(j.Candidate)
+		}
 		c.toServer(map[string]any{"type": "candidate", "candidate": b64(j.Candidate), "sdpMid": "0", "sdpMLineIndex": 0})
 	})
 	stop := make(chan struct{})
