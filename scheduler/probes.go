@@ -120,15 +120,18 @@ type siteKey struct {
 }
 
 // probing keeps the atlas for as long as building it took two hundred times:
-// probes and relays then cost half a percent of a core at most, and those of a
-// small fleet are never older than a moment (10,000 nodes: 4 s).
+// probes and relays then cost half a percent of a core at most (10,000 nodes:
+// 4 s). That of a small fleet is kept for up to a second, for a tenth of a percent.
 type probing struct {
 	mu    sync.Mutex
 	known *probeAtlas
 	until time.Time
 }
 
-const atlasShare = 200
+const (
+	atlasShare = 200
+	atlasRests = time.Second
+)
 
 func (p *probing) atlas(s *Server) *probeAtlas {
 	p.mu.Lock()
@@ -137,7 +140,8 @@ func (p *probing) atlas(s *Server) *probeAtlas {
 	if p.known == nil || !began.Before(p.until) {
 		p.known = s.probeAtlas(began)
 		now := s.cfg.Clock()
-		p.until = now.Add(atlasShare * now.Sub(began))
+		took := now.Sub(began)
+		p.until = now.Add(max(atlasShare*took, min(5*atlasShare*took, atlasRests)))
 	}
 	return p.known
 }

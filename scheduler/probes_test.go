@@ -118,7 +118,8 @@ func testProbeTargetsCanBeMeasured(t *testing.T) {
 	}
 }
 
-// Building the atlas is bounded: it is kept for two hundred times what it took.
+// Building the atlas is bounded: it is kept for two hundred times what it took,
+// or for up to a second where that is more.
 func TestProbeAtlasIsKept(t *testing.T) { synctest.Test(t, testProbeAtlasIsKept) }
 
 func testProbeAtlasIsKept(t *testing.T) {
@@ -138,6 +139,17 @@ func testProbeAtlasIsKept(t *testing.T) {
 	now = now.Add(time.Nanosecond)
 	if s.probing.atlas(s) == first {
 		t.Error("it is never built again")
+	}
+	for built, kept := range map[time.Duration]time.Duration{100 * time.Microsecond: 100 * time.Millisecond, 2 * time.Millisecond: time.Second} {
+		s.probing.known, took = nil, built
+		first = s.probing.atlas(s)
+		took = 0
+		if now = now.Add(kept - time.Nanosecond); s.probing.atlas(s) != first {
+			t.Errorf("built in %s, it was built again too soon", built)
+		}
+		if now = now.Add(time.Nanosecond); s.probing.atlas(s) == first {
+			t.Errorf("built in %s, it is kept for too long", built)
+		}
 	}
 }
 

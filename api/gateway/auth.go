@@ -41,7 +41,7 @@ func tokenOf(c *gin.Context) (string, error) {
 
 // authenticate finds what the caller may do; ok is false for one without a token.
 func (s *Server) authenticate(c *gin.Context) (g api.Grant, ok bool, err error) {
-	if c.GetBool(keyAdmin) {
+	if ofRequest(c).admin {
 		return api.Grant{Account: localAccount, Rights: []api.Right{api.RightAdmin}, Uses: -1}, true, nil
 	}
 	token, err := tokenOf(c)
@@ -63,17 +63,14 @@ func (s *Server) authorize(c *gin.Context, rights []api.Right) error {
 	}
 	for _, r := range rights {
 		if g.Can(r) {
-			c.Set(keyGrant, g)
+			ofRequest(c).grant = g
 			return nil
 		}
 	}
 	return api.Errorf(api.CodeForbidden, "this token does not have the right %q", rights[0])
 }
 
-func grantOf(c *gin.Context) api.Grant {
-	g, _ := c.MustGet(keyGrant).(api.Grant)
-	return g
-}
+func grantOf(c *gin.Context) api.Grant { return ofRequest(c).grant }
 
 // scope is the account whose sessions a grant sees; "" sees all.
 func scope(g api.Grant) string {

@@ -83,6 +83,9 @@ func (s *Server) socketURL(c *gin.Context, id api.SessionID, role, ticket string
 	if base.Scheme == "https" {
 		scheme = "wss"
 	}
+	if plainHost(base.Host) && base.Path == "" {
+		return scheme + "://" + base.Host + "/1.0/sessions/" + string(id) + "/sockets/" + role + "?token=" + url.QueryEscape(ticket)
+	}
 	u := url.URL{
 		Scheme: scheme, Host: base.Host,
 		Path:     strings.TrimRight(base.Path, "/") + "/1.0/sessions/" + string(id) + "/sockets/" + role,
@@ -91,18 +94,33 @@ func (s *Server) socketURL(c *gin.Context, id api.SessionID, role, ticket string
 	return u.String()
 }
 
+// plainHost says of a host that nothing of it is escaped in a URL.
+func plainHost(h string) bool {
+	for i := range len(h) {
+		switch c := h[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '.', c == '-', c == ':':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // base is the address under which the client reaches this gateway.
 func (s *Server) base(c *gin.Context) url.URL {
 	if s.public != nil {
 		return *s.public
 	}
-	if c.GetBool(keyAdmin) && s.local != nil {
+	if ofRequest(c).admin && s.local != nil {
 		return *s.local
 	}
 	r := c.Request
 	u := url.URL{Scheme: "http", Host: r.Host}
 	if r.TLS != nil {
 		u.Scheme = "https"
+	}
+	if len(s.trusted) == 0 {
+		return u
 	}
 	if peer, ok := parseAddress(r.RemoteAddr); !ok || !s.isTrusted(peer) {
 		return u
@@ -143,7 +161,7 @@ func (s *Server) whereabouts(c *gin.Context, extras *api.RequestExtras) (api.Cli
 			return out, api.Invalidf("perigee.client_address", "%q is not an IP address", extras.ClientAddress)
 		}
 		out.Address = a.Unmap().WithZone("").String()
-	} else if a, ok := s.clientAddress(c.Request); ok && !c.GetBool(keyAdmin) {
+	} else if a, ok := s.clientAddress(c.Request); ok && !ofRequest(c).admin {
 		out.Address = a.String()
 	}
 	if extras != nil && extras.Location != nil {

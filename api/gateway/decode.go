@@ -18,18 +18,26 @@ import (
 // the contract grows; a field of the wrong type is refused by its name. An
 // empty body is allowed where optional is set.
 func readBody(c *gin.Context, into any, optional bool) error {
-	body, err := readAll(c.Request)
-	var tooBig *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooBig):
-		return api.Errorf(api.CodeTooLarge, "the body is over %d bytes", tooBig.Limit)
-	case err != nil:
-		return api.Invalidf("body", "could not be read: %v", err)
+	body, err := bodyOf(c)
+	if err != nil {
+		return err
 	}
 	if optional && len(bytes.TrimSpace(body)) == 0 {
 		return nil
 	}
 	return decode(body, into)
+}
+
+func bodyOf(c *gin.Context) ([]byte, error) {
+	body, err := readAll(c.Request)
+	var tooBig *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooBig):
+		return nil, api.Errorf(api.CodeTooLarge, "the body is over %d bytes", tooBig.Limit)
+	case err != nil:
+		return nil, api.Invalidf("body", "could not be read: %v", err)
+	}
+	return body, nil
 }
 
 // readAll reads a body, whose length is known as a rule. Its own limit holds.

@@ -80,7 +80,7 @@ func (s *Server) failStatus(c *gin.Context, status int, err error) {
 		// The cause may name paths and addresses: it is for the log alone.
 		e.Perigee.Request = requestID()
 		e.Error = "a fault inside the scheduler; its log has it as request " + e.Perigee.Request
-		s.log.Error("request failed", "request", e.Perigee.Request, "handler", c.GetString(keyHandler), "error", err)
+		s.log.Error("request failed", "request", e.Perigee.Request, "handler", ofRequest(c).handler, "error", err)
 	}
 	c.Abort()
 	s.write(c, e)
@@ -114,12 +114,13 @@ func (s *Server) write(c *gin.Context, e api.Envelope) {
 	a := s.buffers.Get().(*answerBuffer)
 	a.b.Reset()
 	if err := a.put(e); err != nil {
-		s.log.Error("answer cannot be written as JSON", "handler", c.GetString(keyHandler), "error", err)
+		s.log.Error("answer cannot be written as JSON", "handler", ofRequest(c).handler, "error", err)
 		c.Status(http.StatusInternalServerError)
 		return
 	}
-	c.Header("Cache-Control", "no-store")
-	c.Header("Content-Length", strconv.Itoa(a.b.Len()))
+	h := c.Writer.Header()
+	h["Cache-Control"] = noStore
+	h["Content-Length"] = []string{strconv.Itoa(a.b.Len())}
 	c.Data(e.StatusCode, "application/json", a.b.Bytes())
 	if a.b.Cap() <= keptBuffer {
 		s.buffers.Put(a)

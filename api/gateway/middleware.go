@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -17,14 +18,13 @@ import (
 // holds tokens and tickets.
 func (s *Server) observe(c *gin.Context) {
 	start := s.now()
+	known := &ofCall{}
+	c.Set(keyCall, known)
 	s.metrics.inFlight.Inc()
 	defer func() {
 		s.metrics.inFlight.Dec()
 		took := s.now().Sub(start)
-		handler, status := c.GetString(keyHandler), c.Writer.Status()
-		if handler == "" {
-			handler = "other"
-		}
+		handler, status := cmp.Or(known.handler, "other"), c.Writer.Status()
 		s.metrics.observe(handler, c.Request, status, took, c.Writer.Size())
 		if s.log.Enabled(context.Background(), slog.LevelDebug) {
 			client, _ := s.clientAddress(c.Request)
@@ -45,7 +45,7 @@ func (s *Server) recovered(c *gin.Context) {
 		if v == http.ErrAbortHandler { //nolint:errorlint // the very value net/http compares with
 			panic(v)
 		}
-		s.log.Error("request panicked", "handler", c.GetString(keyHandler), "panic", v, "stack", string(debug.Stack()))
+		s.log.Error("request panicked", "handler", ofRequest(c).handler, "panic", v, "stack", string(debug.Stack()))
 		if !c.Writer.Written() {
 			s.fail(c, fmt.Errorf("serve request: panic: %v", v))
 		}
@@ -54,6 +54,13 @@ func (s *Server) recovered(c *gin.Context) {
 	c.Next()
 }
 
+// Headers of every answer, never written to: setting them by name costs a slice each.
+var (
+	anyOrigin    = []string{"*"}
+	exposedHeads = []string{"Retry-After, " + stalenessHead}
+	noStore      = []string{"no-store"}
+)
+
 // cors lets pages of the allowed origins call the API, on errors too, and
 // answers preflights, which carry no token.
 func (s *Server) cors(c *gin.Context) {
@@ -61,19 +68,19 @@ func (s *Server) cors(c *gin.Context) {
 	origin := c.GetHeader("Origin")
 	switch {
 	case s.origins == nil:
-		h.Set("Access-Control-Allow-Origin", "*")
+		h["Access-Control-Allow-Origin"] = anyOrigin
 	case s.origins[strings.ToLower(origin)]:
 		h.Set("Access-Control-Allow-Origin", origin)
 		fallthrough
 	default:
 		h.Add("Vary", "Origin")
 	}
-	h.Set("Access-Control-Expose-Headers", "Retry-After, "+stalenessHead)
+	h["Access-Control-Expose-Headers"] = exposedHeads
 	if c.Request.Method != http.MethodOptions {
 		c.Next()
 		return
 	}
-	c.Set(keyHandler, "preflight")
+	ofRequest(c).handler = "preflight"
 	h.Set("Access-Control-Allow-Methods", "GET, POST, PATCH, DELETE, OPTIONS")
 	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept")
 	h.Set("Access-Control-Max-Age", "600")

@@ -140,8 +140,8 @@ func (s *Server) engine(admin bool) http.Handler {
 // serve wraps a route: label, deadline, body limit, token, envelope.
 func (s *Server) serve(r route, admin bool) gin.HandlerFunc {
 	return func(c *gin.Context) {
-		c.Set(keyHandler, r.name)
-		c.Set(keyAdmin, admin)
+		known := ofRequest(c)
+		known.handler, known.admin = r.name, admin
 		c.Request.Body = http.MaxBytesReader(c.Writer, c.Request.Body, cmp.Or(r.limit, MaxBody))
 		if r.raw != nil {
 			r.raw(c)
@@ -176,12 +176,21 @@ func (s *Server) deadline(r route) time.Duration {
 	return s.cfg.RequestTimeout
 }
 
-// Keys of what a request's handlers hand on.
-const (
-	keyHandler = "handler"
-	keyAdmin   = "admin"
-	keyGrant   = "grant"
-)
+// ofCall is what a request's handlers hand on: one value, as each key of gin's
+// costs an entry of a map.
+type ofCall struct {
+	handler string // label of the metrics; "" = none of ours
+	admin   bool
+	grant   api.Grant
+}
+
+const keyCall = "call"
+
+// ofRequest gives what observe has laid out.
+func ofRequest(c *gin.Context) *ofCall {
+	k, _ := c.MustGet(keyCall).(*ofCall)
+	return k
+}
 
 func (s *Server) openAPI(c *gin.Context) {
 	c.Data(http.StatusOK, "application/yaml", []byte(api.OpenAPI()))

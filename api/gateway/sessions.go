@@ -13,7 +13,7 @@ import (
 
 func (s *Server) createSession(c *gin.Context) (reply, error) {
 	var body api.CreateBody
-	if err := readBody(c, &body, false); err != nil {
+	if err := readCreate(c, &body); err != nil {
 		return reply{}, err
 	}
 	r, err := createRequest(body)

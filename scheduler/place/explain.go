@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -26,12 +27,12 @@ func (f *Fleet) Explain(q *Query, o Operator, w Watch, limit int) []api.Explaine
 			break
 		}
 	}
-	var taken, refused []api.ExplainedCandidate
-	able := s.group[:0:0]
-	for _, i := range s.near(limit) {
+	near := s.near(limit)
+	able, refused := make([]candidate, 0, len(near)), make([]turned, 0, len(near))
+	for _, i := range near {
 		c := candidate{host: i}
 		if refusal := s.judge(i, &c); refusal != nil {
-			refused = append(refused, s.line(&c, refusal))
+			refused = append(refused, turned{c, refusal})
 		} else {
 			able = append(able, c)
 		}
@@ -41,24 +42,34 @@ func (f *Fleet) Explain(q *Query, o Operator, w Watch, limit int) []api.Explaine
 	slices.SortFunc(able, func(a, b candidate) int {
 		return cmp.Or(yes(a.host == chosen, b.host == chosen), yes(s.before(&a, &b), s.before(&b, &a)))
 	})
-	for i := range able {
-		taken = append(taken, s.line(&able[i], nil))
-		taken[i].Rank = i + 1
-	}
-	slices.SortFunc(refused, func(a, b api.ExplainedCandidate) int {
+	slices.SortFunc(refused, func(a, b turned) int {
 		return cmp.Or(
-			yes(a.EstimateMS >= 0, b.EstimateMS >= 0),
-			cmp.Compare(a.EstimateMS, b.EstimateMS),
-			cmp.Compare(a.Node, b.Node),
+			yes(a.estimate.ms >= 0, b.estimate.ms >= 0),
+			cmp.Compare(a.estimate.ms, b.estimate.ms),
+			cmp.Compare(f.hosts[a.host].id, f.hosts[b.host].id),
 		)
 	})
 	// The refused near ones say as much as the farther ones that were not needed.
-	if over := len(taken) + len(refused) - limit; over > 0 {
-		cut := min(over, max(len(taken)-limit/2, 0))
-		taken, over = taken[:len(taken)-cut], over-cut
+	if over := len(able) + len(refused) - limit; over > 0 {
+		cut := min(over, max(len(able)-limit/2, 0))
+		able, over = able[:len(able)-cut], over-cut
 		refused = refused[:len(refused)-over]
 	}
-	return append(taken, refused...)
+	lines := make([]api.ExplainedCandidate, 0, len(able)+len(refused))
+	for i := range able {
+		lines = append(lines, s.line(&able[i], nil))
+		lines[i].Rank = i + 1
+	}
+	for i := range refused {
+		lines = append(lines, s.line(&refused[i].candidate, refused[i].refusal))
+	}
+	return lines
+}
+
+// turned is a candidate that is refused.
+type turned struct {
+	candidate
+	refusal *api.Refusal
 }
 
 // Refusals gives the reasons of an explanation in which nobody was chosen.
@@ -295,6 +306,9 @@ func (s *search) line(c *candidate, refusal *api.Refusal) api.ExplainedCandidate
 func (p *pool) record(name api.Pool) api.PoolRecord {
 	r := api.PoolRecord{Reserved: p.used + p.held, Running: p.running + p.soon}
 	r.Pool, r.Macroblocks, r.Sessions = name, p.capacity, p.limit
+	if n := bits.OnesCount8(p.codecs); n > 0 {
+		r.Codecs = make([]api.Codec, 0, n)
+	}
 	for i, c := range codecOrder {
 		if p.codecs&(1<<i) != 0 {
 			r.Codecs = append(r.Codecs, c)
