@@ -6,6 +6,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -78,8 +79,10 @@ func NewAtlas(limit int) *Atlas {
 // NetworkOf gives the network that an address is learned under: its /24, or its
 // /48 for IPv6. Such a network gives itself; "" when it is neither.
 func NetworkOf(address string) string {
-	if p, err := netip.ParsePrefix(address); err == nil {
-		address = p.Addr().String()
+	if strings.Contains(address, "/") {
+		if p, err := netip.ParsePrefix(address); err == nil {
+			address = p.Addr().String()
+		}
 	}
 	a, err := netip.ParseAddr(address)
 	if err != nil {

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -39,18 +40,17 @@ func (s *Server) Relays(v api.Session) []api.ICEServer {
 // all, its TURN addresses with a credential that reaches this session only, and
 // two other relays of its region, where its stream process can be met.
 func (s *Server) iceServers(v api.Session) []api.ICEServer {
-	out := []api.ICEServer{}
+	out := make([]api.ICEServer, 0, 2+otherRelays)
 	n, ok := s.root().Node(v.Node)
 	if !ok {
 		return out
 	}
-	var stun, relay []string
-	for _, u := range n.Relay {
-		if strings.HasPrefix(u, "stun:") {
-			stun = append(stun, u)
-		} else {
-			relay = append(relay, u)
-		}
+	isSTUN := func(u string) bool { return strings.HasPrefix(u, "stun:") }
+	relay := n.Relay // read only
+	var stun []string
+	if slices.ContainsFunc(relay, isSTUN) {
+		relay = slices.DeleteFunc(slices.Clone(relay), isSTUN)
+		stun = slices.DeleteFunc(slices.Clone(n.Relay), func(u string) bool { return !isSTUN(u) })
 	}
 	if len(relay) > 0 && len(stun) == 0 {
 		if host, ok := strings.CutPrefix(relay[0], "turn:"); ok {
@@ -65,7 +65,7 @@ func (s *Server) iceServers(v api.Session) []api.ICEServer {
 		user, pass := turn.Credentials(n.RelaySecret, v.ID, v.Generation, s.now().Add(s.cfg.TicketLife))
 		out = append(out, api.ICEServer{URLs: relay, Username: user, Password: pass})
 	}
-	return append(out, s.relaysBeside(v, turn.Credentials, s.cfg.TicketLife)...)
+	return s.relaysBeside(out, v, turn.Credentials, s.cfg.TicketLife)
 }
 
 // CheckTicket checks a websocket's ticket and finds the session's node. A session

@@ -302,7 +302,7 @@ func (d *dispatcher) fill(ctx context.Context, w *want) bool {
 		return false
 	}
 	w.cmd.Spec = &api.Spec{App: app, Screen: v.Screen, Pool: v.Pool, Codecs: v.Codecs, Preset: v.Preset, ExtraData: v.ExtraData, Warm: v.Warm, Claimed: v.FromPool,
-		ICEServers: s.relaysBeside(v.Session, turn.StreamCredentials, streamRelayLife)}
+		ICEServers: s.relaysBeside(nil, v.Session, turn.StreamCredentials, streamRelayLife)}
 	if n, ok := root.Node(v.Node); ok && n.Machine != nil && v.Parts.GPU > 0 && v.Parts.GPU <= len(n.Machine.GPUs) {
 		w.cmd.Spec.GPU = n.Machine.GPUs[v.Parts.GPU-1].Device
 	}

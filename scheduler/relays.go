@@ -18,16 +18,18 @@ const otherRelays = 2
 // other nodes' relays: it gets its credentials once.
 const streamRelayLife = 30 * 24 * time.Hour
 
-// relaysBeside lists the other relays of a session for one of its sides, by
+// relaysBeside adds the other relays of a session for one of its sides, by
 // UDP: who needs TCP has it at the session's own node.
-func (s *Server) relaysBeside(v api.Session, mint func([]byte, api.SessionID, api.Generation, time.Time) (string, string), life time.Duration) []api.ICEServer {
-	var out []api.ICEServer
+func (s *Server) relaysBeside(out []api.ICEServer, v api.Session, mint func([]byte, api.SessionID, api.Generation, time.Time) (string, string), life time.Duration) []api.ICEServer {
 	own, ok := s.root().Node(v.Node)
 	if !ok {
-		return nil
+		return out
 	}
 	expires := s.now().Add(life)
 	for _, p := range s.probing.atlas(s).relays[own.Region].beside(own, v.ID) {
+		if p == nil {
+			break
+		}
 		c := api.ICEServer{URLs: p.urls}
 		c.Username, c.Password = mint(p.node.RelaySecret, v.ID, v.Generation, expires)
 		out = append(out, c)
@@ -61,8 +63,8 @@ func placeOf(id string) uint64 {
 // beside chooses the relays that come after the session's place in the ring, so
 // that it finds the same ones, on any replica, for as long as they are alive.
 // Those in a private network are of use only where the session's node is in one too.
-func (r relayRing) beside(own *state.Node, id api.SessionID) []*relayPlace {
-	out := make([]*relayPlace, 0, otherRelays)
+func (r relayRing) beside(own *state.Node, id api.SessionID) (out [otherRelays]*relayPlace) {
+	n := 0
 	from, _ := slices.BinarySearchFunc(r, placeOf(string(id)), func(p relayPlace, at uint64) int { return cmp.Compare(p.at, at) })
 	public := isPublic(own)
 	for i := range r {
@@ -70,7 +72,8 @@ func (r relayRing) beside(own *state.Node, id api.SessionID) []*relayPlace {
 		if p.node.ID == own.ID || public && !p.public {
 			continue
 		}
-		if out = append(out, p); len(out) == otherRelays {
+		out[n] = p
+		if n++; n == otherRelays {
 			break
 		}
 	}

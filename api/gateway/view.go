@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/perigee-cloud/perigee/api"
 )
@@ -42,6 +43,9 @@ func known(v float64) *float64 {
 
 // iceServers makes sure that clients get arrays: null stops the SDK.
 func iceServers(list []api.ICEServer) []api.ICEServer {
+	if list != nil && !slices.ContainsFunc(list, func(s api.ICEServer) bool { return len(s.URLs) == 0 }) {
+		return list
+	}
 	out := make([]api.ICEServer, 0, len(list))
 	for _, s := range list {
 		if len(s.URLs) > 0 {

@@ -161,7 +161,13 @@ func (c *coder) float(v *float64) {
 	c.b = c.b[4:]
 }
 
-func str[T ~string](c *coder, v *T) {
+func str[T ~string](c *coder, v *T) { text(c, v, c.words) }
+
+// once is str for what hardly comes twice, like ids of sessions: among the words
+// it would only push others out.
+func once[T ~string](c *coder, v *T) { text(c, v, nil) }
+
+func text[T ~string](c *coder, v *T, known *words) {
 	n := uint64(len(*v))
 	c.uint(&n)
 	if !c.reading {
@@ -173,7 +179,7 @@ func str[T ~string](c *coder, v *T) {
 		*v = ""
 		return
 	}
-	*v = T(c.words.of(c.b[:n]))
+	*v = T(known.of(c.b[:n]))
 	c.b = c.b[n:]
 }
 

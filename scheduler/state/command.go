@@ -36,9 +36,10 @@ type Create struct {
 func (*Create) kind() kind { return kindCreate }
 
 func (m *Create) fields(c *coder) {
-	str(c, &m.ID)
+	once(c, &m.ID)
 	num(c, &m.Generation)
-	texts(c, &m.Account, &m.Token, &m.Key)
+	texts(c, &m.Account, &m.Token)
+	once(c, &m.Key)
 	what(c, &m.App, &m.AppVersion, &m.Region)
 	where(c, &m.Node, &m.Pool, &m.Codec)
 	list(c, &m.Codecs, str[api.Codec])

@@ -91,7 +91,7 @@ func madeFields(c *coder, m *Made) {
 }
 
 func handoverFields(c *coder, h *Handover) {
-	str(c, &h.ID)
+	once(c, &h.ID)
 	c.int(&h.TimeoutMS)
 	r := &h.Request
 	what(c, &r.App, &r.AppVersion, &r.Region)
@@ -112,7 +112,8 @@ func handoverFields(c *coder, h *Handover) {
 		c.bool(&p.Silent)
 	})
 	num(c, &r.WaitS)
-	texts(c, &r.IdempotencyKey, &r.Client.Address)
+	once(c, &r.IdempotencyKey)
+	once(c, &r.Client.Address)
 	l := &r.Client.Location
 	for _, v := range []*float64{&l.Latitude, &l.Longitude, &l.RadiusKM} {
 		c.float64(v)

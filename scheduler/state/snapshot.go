@@ -311,7 +311,7 @@ func (s *State) loadNode(c *coder) error {
 }
 
 func sessionFields(c *coder, s *Session) {
-	str(c, &s.ID)
+	once(c, &s.ID)
 	num(c, &s.Generation)
 	str(c, &s.Account)
 	what(c, &s.App, &s.AppVersion, &s.Region)
@@ -331,7 +331,7 @@ func sessionFields(c *coder, s *Session) {
 	num(c, &s.Viewer)
 	list(c, &s.Codecs, str[api.Codec])
 	str(c, &s.Token)
-	str(c, &s.Key)
+	once(c, &s.Key)
 	c.bool(&s.Force)
 	str(c, &s.Boot)
 	c.uint(&s.Seq)
