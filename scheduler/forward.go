@@ -98,7 +98,7 @@ func (s *Server) handlers() map[string]handler {
 		"app.stage": handle(s.stageApp), "app.publish": handle(s.publishApp), "version.delete": handle(s.deleteVersion),
 		"token.put": handle(s.putToken), "token.revoke": handle(s.revokeToken), "account.delete": handle(s.deleteAccount), "account.policy": handle(s.setPolicy),
 		"share": handle(s.share), "share.change": handle(s.changeShare), "share.revoke": handle(s.revokeShare),
-		"demand": handle(s.presentDemand), "explain": handle(s.explained), "refusals": handle(s.refusals), "queue.seen": handle(s.sawWaiting), "index": handle(s.verifiedIndex),
+		"demand": handle(s.presentDemand), "explain": handle(s.explained), explainHere: handle(s.orNone), "refusals": handle(s.refusals), refusalsHere: handle(s.refusals), "queue.seen": handle(s.sawWaiting), "index": handle(s.verifiedIndex), "legacy": handle(s.inherit),
 		"pools": handle(s.warmPools), "pool.set": handle(s.setPool), "pool.delete": handle(s.dropPool),
 		"replica.register": handle(s.registerHere), "replica.add": handle(s.addReplica),
 		"replica.remove": handle(s.removeReplica), "replica.demote": handle(s.demoteReplica), "replica.lead": handle(s.transfer),
@@ -294,7 +294,8 @@ func readAll(r io.Reader, length int64) ([]byte, error) {
 
 // serveCall answers another replica's call, as the leader.
 func (s *Server) serveCall(w http.ResponseWriter, req *http.Request) {
-	h, known := s.calls[req.PathValue("name")]
+	name := req.PathValue("name")
+	h, known := s.calls[name]
 	if !known {
 		http.Error(w, "no such call: the replicas run different versions", http.StatusNotFound)
 		return
@@ -310,7 +311,7 @@ func (s *Server) serveCall(w http.ResponseWriter, req *http.Request) {
 		return // it is gone
 	}
 	var out callAnswer
-	if !s.leads() || s.serving() != nil {
+	if s.serving() != nil || !s.leads() && !anyReplica(name) {
 		out.Again = safely
 	} else {
 		a, err := h(ctx, body)

@@ -19,8 +19,8 @@ const (
 	// loreSessions bounds how many sessions' networks are remembered.
 	loreSessions = 1 << 16
 	// keepEvery and keepMost bound what of the atlas becomes entries: what is
-	// learned in between is lost with its leader.
-	keepEvery = 15 * time.Second
+	// learned in between is lost with a leader that is killed.
+	keepEvery = 5 * time.Second
 	keepMost  = 2048
 	// sharedMost is how many nodes an autonomous system's own entry tells of.
 	sharedMost = 8

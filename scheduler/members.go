@@ -221,7 +221,13 @@ func (s *Server) Yield() {
 	}
 	if err := r.raft.LeadershipTransfer().Error(); err != nil {
 		s.cfg.Log.Warn("leadership could not be handed on", "replica", r.id, "error", err)
+		return
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), yieldTimeout)
+	defer cancel()
+	for s.leads() && pause(ctx, callPause) { // until it has noticed
+	}
+	s.handOn(ctx)
 }
 
 // Replicas gives the members with what is known of each now, by id.

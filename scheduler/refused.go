@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"path/filepath"
+	"slices"
 
 	"github.com/perigee-cloud/perigee/api"
 )
@@ -31,10 +32,27 @@ func (s *Server) turnedAway(id api.SessionID, need api.Need, no *refused) {
 }
 
 // Refusals gives the latest requests that were turned away, the newest first, at
-// most limit: each with the candidates and why none could take it. Those of an
-// earlier leader are on its own disk.
+// most limit: each with the candidates and why none could take it. Each leader
+// keeps those of its time, so every replica that answers is asked.
 func (s *Server) Refusals(ctx context.Context, limit int) ([]api.Explanation, error) {
-	return onLeader(ctx, s, "refusals", limit, s.refusals)
+	if err := s.serving(); err != nil {
+		return nil, err
+	}
+	all, err := s.refusals(ctx, limit)
+	if err != nil {
+		return nil, err
+	}
+	for _, list := range askAll[[]api.Explanation](ctx, s, refusalsHere, limit) {
+		all = append(all, list...)
+	}
+	slices.SortStableFunc(all, func(a, b api.Explanation) int { return b.At.Compare(a.At) })
+	size := 0
+	for i := range min(len(all), limit) {
+		if size += explainedSize(&all[i]); size > maxRefusedBytes {
+			return all[:i], nil
+		}
+	}
+	return all[:min(len(all), limit)], nil
 }
 
 func (s *Server) refusals(_ context.Context, limit int) ([]api.Explanation, error) {

@@ -45,6 +45,7 @@ type Server struct {
 	leases   leases
 	dispatch dispatcher
 	demand   demand
+	handing  chan struct{} // full while this replica hands on what it knew as the leader
 	ends     ends
 	probing  probing
 	waiting  waiting
@@ -61,6 +62,7 @@ func New(c Config) (*Server, error) {
 	s := &Server{
 		cfg: c, ready: make(chan struct{}), stopping: make(chan struct{}), stopped: make(chan struct{}), fault: make(chan error, 1),
 	}
+	s.handing = make(chan struct{}, 1)
 	s.calls = s.handlers()
 	s.peers.init(s)
 	s.forward.server = s

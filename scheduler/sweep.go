@@ -173,10 +173,7 @@ func (d *demand) count(now time.Time, need api.Need, refusals []api.Refusal) {
 			}
 		}
 	}
-	if _, known := d.cells[c]; !known && len(d.cells) >= maxCells-1 {
-		c = api.DemandCell{Minute: d.minute, Region: otherRefused, App: otherRefused, Size: otherRefused, Reason: otherRefused}
-	}
-	d.cells[c]++
+	d.addLocked(c, 1)
 }
 
 func sizeOf(s api.Screen) string { return fmt.Sprintf("%dx%d@%d", s.Width, s.Height, s.FPS) }

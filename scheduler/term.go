@@ -26,6 +26,10 @@ func (s *Server) leads() bool { return s.term.Load() != nil }
 // roles leads whenever Raft says so, until ctx ends or the replica cannot go on.
 func (s *Server) roles(ctx context.Context, r *replica) error {
 	lead := false
+	after, cancel := context.WithCancel(ctx)
+	var owned sync.WaitGroup
+	defer owned.Wait()
+	defer cancel()
 	for {
 		select {
 		case err := <-r.fsm.broken:
@@ -47,6 +51,9 @@ func (s *Server) roles(ctx context.Context, r *replica) error {
 		var err error
 		if lead, err = s.lead(ctx, r); err != nil || ctx.Err() != nil {
 			return err
+		}
+		if !lead {
+			owned.Go(func() { s.handOn(after) })
 		}
 	}
 }
