@@ -135,7 +135,7 @@ func (s *Server) placed(res state.Result, p *pending, need api.Need) {
 	if res.Duplicate || res.Session == nil {
 		return
 	}
-	s.view.lore.remember(res.Session.ID, p.nets)
+	s.view.lore.remember(res.Session.ID, networksOf(need))
 	s.keepExplanation(res.Session.ID, p.why)
 }
 

@@ -23,7 +23,6 @@ type pending struct {
 	cost uint64
 	take api.Parts        // beside the pool
 	why  *api.Explanation // nil when it is not kept
-	nets networks         // the client's
 }
 
 // view is what placement sees: a root and, beside it, what placements that the
@@ -139,8 +138,7 @@ func (s *Server) place(need api.Need) (place.Choice, *pending, *refused) {
 // the view. Without why it does not say why it refuses.
 func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, why bool) (place.Choice, *pending, *refused) {
 	v := &s.view
-	nets := networksOf(need)
-	q, op, w := s.asked(need, nets, now, waited)
+	q, op, w := s.asked(need, now, waited)
 	if v.fleet == nil {
 		v.follow(v.root)
 	}
@@ -163,7 +161,7 @@ func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, w
 		keep, lines = true, v.fleet.Explain(q, op, w, maxExplained)
 	}
 	total := api.Session{Parts: choice.Parts, MoreViewers: need.MoreViewers}
-	p := &pending{node: choice.Node, pool: choice.Pool, cost: choice.Cost, take: total.Takes(), nets: nets}
+	p := &pending{node: choice.Node, pool: choice.Pool, cost: choice.Cost, take: total.Takes()}
 	if keep {
 		p.why = explained(need, now, waited, v.fleet.Len(), lines)
 	}
@@ -172,9 +170,9 @@ func (s *Server) placeHere(need api.Need, now time.Time, waited time.Duration, w
 }
 
 // asked is what placement is asked. The caller holds the view.
-func (s *Server) asked(need api.Need, nets networks, now time.Time, waited time.Duration) (*place.Query, place.Operator, *watch) {
+func (s *Server) asked(need api.Need, now time.Time, waited time.Duration) (*place.Query, place.Operator, *watch) {
 	v := &s.view
-	return &place.Query{Need: need, Policy: need.Policy, Learned: v.lore.nodes(v.root, nets, now), Waited: waited},
+	return &place.Query{Need: need, Policy: need.Policy, Learned: v.lore.nodes(v.root, networksOf(need), now), Waited: waited},
 		place.Operator{DefaultRegion: s.cfg.DefaultRegion, Trunk: s.cfg.Trunk}, &watch{s: s, now: now}
 }
 

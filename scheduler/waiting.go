@@ -161,7 +161,7 @@ func (s *Server) placeAged(id api.SessionID, need api.Need, now time.Time, waite
 	last := f.Release(id)
 	choice, held, no := s.placeHere(need, now, waited, false)
 	if held == nil {
-		q, op, w := s.asked(need, networksOf(need), now, waited)
+		q, op, w := s.asked(need, now, waited)
 		if node, ok := f.Keep(id, last, q, op, w); ok && node != last {
 			s.cfg.Log.Info("node is kept for one that has waited long", "session", id, "node", node, "waited", waited)
 		}
