@@ -18,8 +18,8 @@ const (
 	fullSpan                            = 4 * time.Minute // one round of everything; PERIGEE_FLEET_SPAN=30m for more
 	fullRate                            = 4.0
 	fullStay                            = time.Minute
-	calmEdges, calmStreams, calmRate    = 60, 8, 5.0
-	calmSpan                            = 2 * time.Minute
+	calmEdges, calmStreams, calmRate    = 300, 4, 4.0
+	calmSpan                            = time.Minute
 	fullLimit                           = 3 * time.Hour // a wall clock's
 	spanVariable                        = "PERIGEE_FLEET_SPAN"
 )

@@ -144,7 +144,7 @@ const (
 
 // fleetModel measures what placement is worth, each run another seed.
 func fleetModel(ctx context.Context, runs int) ([]Result, error) {
-	var probed50, probed95, ratio, geoip95, atlas95, blocking []float64
+	var probed50, probed95, storm95, ratio, geoip95, atlas95, blocking []float64
 	doubles, lost := 0, 0
 	for seed := range uint64(runs) {
 		var p95 [3]float64
@@ -164,6 +164,13 @@ func fleetModel(ctx context.Context, runs int) ([]Result, error) {
 				probed50, probed95 = append(probed50, r.Regret(0.5)), append(probed95, p95[k])
 			}
 		}
+		storm, err := fleet.Run(fleet.Config{Seed: seed + 1, Knowledge: fleet.Probed, Sites: fleetSites, PerSite: fleetPerSite, Streams: fleetStreams,
+			Networks: fleetNetworks, Sessions: fleetSessions, Span: 24 * time.Hour, Flash: fleetFlash, Delays: fleet.Stormy()})
+		if err != nil {
+			return nil, err
+		}
+		storm95 = append(storm95, storm.Regret(0.95))
+		doubles, lost = doubles+storm.DoubleReservations, lost+storm.Lost
 		geoip95, atlas95 = append(geoip95, p95[fleet.GeoIP]), append(atlas95, p95[fleet.Atlas])
 		ratio = append(ratio, p95[fleet.Atlas]/p95[fleet.GeoIP])
 		share, r, err := fleet.Blocking(seed+1, erlangServers, erlangSessions, erlangLoad)
@@ -183,6 +190,7 @@ func fleetModel(ctx context.Context, runs int) ([]Result, error) {
 	return []Result{
 		number("regret_ms_p50_probed", "ms", probed50),
 		number("regret_ms_p95_probed", "ms", probed95).atMost(5),
+		number("regret_ms_p95_probed_storm", "ms", storm95),
 		number("regret_ms_p95_atlas", "ms", atlas95),
 		number("regret_ms_p95_geoip", "ms", geoip95),
 		number("regret_ratio_atlas_to_geoip", "", ratio).atMost(0.5),

@@ -55,7 +55,15 @@ func TestDelaysOfProductionCostLittle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("regret p95: %.2f ms without delays, %.2f with production's, %.2f deaf", at.Regret(0.95), late.Regret(0.95), deaf.Regret(0.95))
+	c.Delays = Stormy()
+	storm, err := Run(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("regret p95: %.2f ms without delays, %.2f with production's, %.2f in bad weather, %.2f deaf", at.Regret(0.95), late.Regret(0.95), storm.Regret(0.95), deaf.Regret(0.95))
+	if storm.DoubleReservations != 0 || storm.Lost != 0 || storm.Regret(0.95) > deaf.Regret(0.95) {
+		t.Errorf("in bad weather %d double, %d lost, regret p95 %.2f ms", storm.DoubleReservations, storm.Lost, storm.Regret(0.95))
+	}
 	if deaf.Regret(0.95) < 2*late.Regret(0.95) || deaf.DoubleReservations != 0 {
 		t.Errorf("schedulers that hear of nothing for half an hour: regret p95 %.2f ms, %d streams given twice", deaf.Regret(0.95), deaf.DoubleReservations)
 	}
