@@ -22,7 +22,7 @@ func TestPlainCreateBodies(t *testing.T) {
 	others := []string{
 		``, `null`, `[]`, `{`, `{"app"}`, `{"app":}`, `{"app":"a"`, `{"app":"a",}`, `{"app":"a"} x`, `{"app":"a"}{}`, `{"app":"a","app":"b"}`, `{"App":"a"}`, `{"app":"\u0061"}`,
 		`{"app":"é"}`, `{"app":null}`, `{"app":1}`, `{"app_version":1.0}`, `{"app_version":01}`, `{"app_version":-}`, `{"app_version":1e2}`, `{"app_version":99999999999999999999}`,
-		`{"joinable":"true"}`, `{"joinable":truely}`, `{"screen":[]}`, `{"screen":null}`, `{"extra_data":{"a":1}}`, `{"extra_data":nullx}`, `{"perigee":{"probes":[]}}`,
+		`{"joinable":"true"}`, `{"joinable":truetrue}`, `{"screen":[]}`, `{"screen":null}`, `{"extra_data":{"a":1}}`, `{"extra_data":nullx}`, `{"perigee":{"probes":[]}}`,
 		`{"perigee":{"codecs":["a",]}}`, `{"perigee":{"codecs":["a" "b"]}}`, `{"perigee":{"location":{"latitude":1.}}}`, `{"perigee":{"location":{"latitude":.5}}}`, `{"unknown":1}`,
 	}
 	for _, text := range others {
