@@ -27,6 +27,19 @@ func Stages() []Stage {
 	return []Stage{StageInput, StageApplication, StageCapture, StageEncode, StageSend, StageNetwork, StageJitter, StageDecode, StagePresent, StageTotal}
 }
 
+// OwnStages are those that are the node's own: no network and no page has part in them.
+func OwnStages() []Stage { return []Stage{StageCapture, StageEncode, StageSend} }
+
+// StageDrift holds one of a node's own stages against its history: medians over
+// all its sessions, in milliseconds.
+type StageDrift struct {
+	RecentMS float64 `json:"recent_ms"` // over some minutes
+	UsualMS  float64 `json:"usual_ms"`  // over some hours
+	// Drifts: it takes half as long again as it used to. Other applications or
+	// larger pictures do that, too.
+	Drifts bool `json:"drifts"`
+}
+
 // MaxStageMS bounds one measurement in milliseconds: what takes longer was no answer to an input.
 const MaxStageMS = 10_000
 

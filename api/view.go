@@ -31,4 +31,7 @@ type NodeView struct {
 	Alive    bool         `json:"alive"` // its lease holds
 	// Alarms are what an operator has to see to, as the node last said.
 	Alarms []Alarm `json:"alarms,omitempty"`
+	// OwnLatency is how the node's own stages fare, as far as the replica that
+	// answers heard of them.
+	OwnLatency map[Stage]StageDrift `json:"own_latency,omitempty"`
 }

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"maps"
 	"sync"
+	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 )
@@ -20,6 +21,7 @@ type latencies struct {
 	order    []api.SessionID // of sessions; a ring once it is full
 	next     int
 	nodes    map[api.NodeID]*api.Latency // over all sessions, since this replica began
+	drifts   map[api.NodeID]*drift
 }
 
 type measured struct {
@@ -28,19 +30,21 @@ type measured struct {
 }
 
 // learn takes in a report of a node that is known; what it says since the
-// session's report before counts for the node.
-func (l *latencies) learn(r api.Report) {
+// session's report before counts for the node. It gives the node's own stages
+// that drift from now on.
+func (l *latencies) learn(r api.Report, now time.Time) []api.Stage {
 	if r.Latency == nil || r.Latency.Check() != nil {
-		return
+		return nil
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.sessions == nil {
 		l.sessions, l.nodes = map[api.SessionID]measured{}, map[api.NodeID]*api.Latency{}
+		l.drifts = map[api.NodeID]*drift{}
 	}
 	before, known := l.sessions[r.Session]
 	if known && before.generation > r.Generation {
-		return
+		return nil
 	}
 	if !known {
 		if len(l.order) < latencySessions {
@@ -56,12 +60,15 @@ func (l *latencies) learn(r api.Report) {
 		old = nil // another stream, which counts from nothing
 	}
 	l.sessions[r.Session] = measured{r.Generation, r.Latency}
-	sum := l.nodes[r.Node]
+	sum, d := l.nodes[r.Node], l.drifts[r.Node]
 	if sum == nil {
-		sum = &api.Latency{}
-		l.nodes[r.Node] = sum
+		sum, d = &api.Latency{}, &drift{}
+		l.nodes[r.Node], l.drifts[r.Node] = sum, d
 	}
-	sum.AddSince(r.Latency, old)
+	fresh := &api.Latency{}
+	fresh.AddSince(r.Latency, old)
+	sum.AddSince(fresh, nil)
+	return d.learn(fresh, now)
 }
 
 // of gives what is known of a session; nil = nothing.
@@ -84,7 +91,10 @@ func (s *Server) NodeLatency() map[api.NodeID]*api.Latency {
 	defer l.mu.Unlock()
 	maps.DeleteFunc(l.nodes, func(id api.NodeID, _ *api.Latency) bool {
 		_, ok := root.Node(id)
-		return !ok // removed
+		if !ok { // removed
+			delete(l.drifts, id)
+		}
+		return !ok
 	})
 	out := make(map[api.NodeID]*api.Latency, len(l.nodes))
 	for id, n := range l.nodes {

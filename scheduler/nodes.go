@@ -259,9 +259,9 @@ func (s *Server) ListNodes(context.Context) ([]api.NodeView, error) {
 		return nil, err
 	}
 	out := []api.NodeView{}
-	now := s.cfg.Clock()
+	now, own := s.cfg.Clock(), s.ownLatency()
 	for n := range s.root().Nodes() {
-		v := api.NodeView{Node: n.Node, Reserved: map[api.Pool]uint64{}, Running: map[api.Pool]int{}, Sessions: n.SessionCount(), Alive: s.leases.alive(n, now, s.cfg.Lease)}
+		v := api.NodeView{Node: n.Node, OwnLatency: own[n.ID], Reserved: map[api.Pool]uint64{}, Running: map[api.Pool]int{}, Sessions: n.SessionCount(), Alive: s.leases.alive(n, now, s.cfg.Lease)}
 		v.Headroom, _ = s.headroom(n)
 		_, v.HeardAt, _ = s.leases.last(n.ID)
 		v.HeardAt = v.HeardAt.Round(0)

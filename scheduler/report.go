@@ -18,7 +18,7 @@ func (s *Server) onReport(ctx context.Context, r api.Report) api.Ack {
 	n, ok := root.Node(r.Node)
 	if ok && n.Boot == r.Boot && r.Latency != nil {
 		if v, known := root.Session(r.Session); known && v.Node == r.Node {
-			s.view.latency.learn(r)
+			s.driftsAt(r.Node, s.view.latency.learn(r, s.cfg.Clock()))
 		}
 	}
 	if !s.leads() {

@@ -44,6 +44,16 @@ func collectEncoders(out chan<- prometheus.Metric, nodes []api.NodeView) {
 		}
 		gauge(encoderDesc("encoder_certified", "1 when the node's encoders were measured, 0 while they are estimated."), certified)
 		gauge(encoderDesc("encoder_certificate_alarms", "What strays from the measurement before, or from published figures."), float64(alarms))
+		for stage, d := range n.OwnLatency {
+			own := encoderDesc("own_latency_ms", "Median of a stage that is the node's own, of the last minutes and as it is usually.", "stage", "window")
+			gauge(own, d.RecentMS, string(stage), "recent")
+			gauge(own, d.UsualMS, string(stage), "usual")
+			drifts := 0.0
+			if d.Drifts {
+				drifts = 1
+			}
+			gauge(encoderDesc("own_latency_drifts", "1 while a stage that is the node's own takes half as long again as usually.", "stage"), drifts, string(stage))
+		}
 		if !n.Alive || n.Headroom.Binding == "" {
 			continue
 		}

@@ -60,7 +60,7 @@ func sampleNode(t *testing.T) api.NodeView {
 	}
 	return api.NodeView{Alive: true, Alarms: []api.Alarm{{Part: "relay certificate", Reason: "expired"}},
 		Node:     api.Node{ID: "n", Region: "eu", PublicKey: public, Certificate: &s, Pools: []api.Capacity{{Pool: api.PoolCPU, Macroblocks: 1000}}},
-		Reserved: map[api.Pool]uint64{api.PoolCPU: 250},
+		Reserved: map[api.Pool]uint64{api.PoolCPU: 250}, OwnLatency: map[api.Stage]api.StageDrift{api.StageEncode: {RecentMS: 9, UsualMS: 4, Drifts: true}},
 		Headroom: api.Headroom{Saturation: 64, Binding: "nvenc0", Foreign: 7, Engines: []api.EngineHeadroom{{Engine: "nvenc0", State: "lost", Encoder: 64, Foreign: 12}}},
 	}
 }
@@ -70,6 +70,7 @@ func TestEncoderMetrics(t *testing.T) {
 	for name, want := range map[string]float64{
 		"encoder_capacity_macroblocks": 1000, "encoder_reserved_macroblocks": 250, "encoder_certified": 1, "encoder_certificate_alarms": 2, "alarm": 1,
 		"saturation_percent": 64, "foreign_cpu_percent": 7, "engine_ok": 0, "engine_encoder_percent": 64, "engine_foreign_percent": 12,
+		"own_latency_drifts": 1,
 	} {
 		if v, ok := got["perigee_node_"+name]; !ok || v != want {
 			t.Errorf("%s is %v, %v; want %v", name, v, ok, want)

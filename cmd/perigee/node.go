@@ -159,6 +159,7 @@ func nodeShow(o *options) *cobra.Command {
 						fmt.Sprintf("%d of %d macroblocks/s reserved, codecs %v", v.Reserved[p.Pool], p.Macroblocks, p.Codecs))
 				}
 				pairs = append(append(pairs, alarmFields(v.Alarms)...), partFields(v)...)
+				pairs = append(pairs, ownFields(v)...)
 				if err := fields(w, append(pairs, engineFields(v.Headroom)...)...); err != nil {
 					return err
 				}
@@ -166,6 +167,22 @@ func nodeShow(o *options) *cobra.Command {
 			})
 		},
 	}
+}
+
+// ownFields shows how the node's own stages of the latency fare.
+func ownFields(v api.NodeView) (pairs []string) {
+	for _, s := range api.OwnStages() {
+		d, ok := v.OwnLatency[s]
+		if !ok {
+			continue
+		}
+		alarm := ""
+		if d.Drifts {
+			alarm = "; ALARM: it drifts"
+		}
+		pairs = append(pairs, "own "+string(s), fmt.Sprintf("%.1f ms at the median, usually %.1f%s", d.RecentMS, d.UsualMS, alarm))
+	}
+	return pairs
 }
 
 // partFields shows what is reserved beside the encoders, and what binds.

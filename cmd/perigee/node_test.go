@@ -66,3 +66,11 @@ func TestCertificateIsShownIfItIsTheNodes(t *testing.T) {
 		}
 	}
 }
+
+func TestDriftIsShown(t *testing.T) {
+	got := strings.Join(ownFields(api.NodeView{OwnLatency: map[api.Stage]api.StageDrift{
+		api.StageCapture: {RecentMS: 1, UsualMS: 1.1}, api.StageEncode: {RecentMS: 9.2, UsualMS: 4, Drifts: true}}}), "|")
+	if want := "own capture|1.0 ms at the median, usually 1.1|own encode|9.2 ms at the median, usually 4.0; ALARM: it drifts"; got != want {
+		t.Errorf("shown\n%s\nwant\n%s", got, want)
+	}
+}
