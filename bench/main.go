@@ -38,6 +38,7 @@ func measurements() []measurement {
 		{"instances_leaks", instanceLeaks},
 		{"instances_daemon_restart", daemonRestart},
 		{"picture_codecs", pictureCodecs},
+		{"picture_still", pictureStill},
 		{"picture_link", pictureLink},
 		{"picture_loss", pictureLoss},
 		{"scheduler_placement", schedulerPlacement},
