@@ -121,4 +121,18 @@ type IdlePolicy struct {
 	// Guests who came by a share count as its client: a session goes on while one
 	// of them watches. Without it, it is idle once its own client has left.
 	Guests bool `json:"guests,omitempty" yaml:"guests"`
+	// InputMinutes and PictureMinutes end a session whose client is connected and
+	// does nothing: no input for so long and, where both are set, a picture that has
+	// not changed for so long either. 0 = that one is not watched; both 0 = never.
+	InputMinutes   int `json:"input_minutes,omitempty" yaml:"input_minutes"`
+	PictureMinutes int `json:"picture_minutes,omitempty" yaml:"picture_minutes"`
+}
+
+// Watches says whether a connected client that does nothing ends a session.
+func (p IdlePolicy) Watches() bool { return p.InputMinutes > 0 || p.PictureMinutes > 0 }
+
+// WarnBefore is how long before its end for want of input and change a session's
+// pages are warned: a minute, or half of a shorter time.
+func (p IdlePolicy) WarnBefore() time.Duration {
+	return min(time.Minute, time.Duration(max(p.InputMinutes, p.PictureMinutes))*time.Minute/2)
 }

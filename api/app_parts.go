@@ -148,6 +148,8 @@ func (a App) checkParts() error {
 		{"watchdog.draw_s", a.Watchdog.DrawS, 1, MaxWatchS, "the node's time"},
 		{"on_exit.max_restarts", a.OnExit.MaxRestarts, 1, MaxRestarts, "the default"},
 		{"idle.minutes", a.Idle.Minutes, 1, MaxIdleMinutes, "the default"},
+		{"idle.input_minutes", a.Idle.InputMinutes, 1, MaxIdleMinutes, "any time"},
+		{"idle.picture_minutes", a.Idle.PictureMinutes, 1, MaxIdleMinutes, "any time"},
 	} {
 		if f.v != 0 && (f.v < f.lo || f.v > f.max) {
 			return Invalidf(f.name, "must be %d to %d, or 0 for %s, got %d", f.lo, f.max, f.zero, f.v)

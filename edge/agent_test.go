@@ -62,6 +62,7 @@ func TestEveryEndIsToldAndLeavesNothing(t *testing.T) {
 		{"no-shim", api.ObservedFailed, api.ReasonStartFailed, "shim process ended: exit status 1"},
 		{"stream-dies", api.ObservedFailed, api.ReasonStreamFailed, "exit status 9"},
 		{"stream-fails", api.ObservedFailed, api.ReasonStreamFailed, "no encoder"},
+		{"inactive", api.ObservedStopped, api.ReasonInactive, ""},
 		{"draws-nothing", api.ObservedFailed, api.ReasonAppHung, "drawn nothing"},
 		{"hang-start", api.ObservedFailed, api.ReasonStartFailed, "does not run"},
 	} {

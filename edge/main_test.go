@@ -23,6 +23,13 @@ import (
 const fakeEnv = "PERIGEE_TEST_ROLE"
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(politeEnv); dir != "" {
+		if err := polite(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
 	role := Role(os.Getenv(fakeEnv))
 	if role == "" {
 		os.Exit(m.Run())
@@ -152,6 +159,11 @@ func fakeStream(ctx context.Context, dir local.Session) error {
 	if behaves(dir, "stream-dies") {
 		time.Sleep(50 * time.Millisecond)
 		os.Exit(9)
+	}
+	if behaves(dir, "inactive") {
+		rests := st
+		rests.Inactive = true
+		h.set(local.Message{Kind: local.KindState, Stream: &rests})
 	}
 	if behaves(dir, "stream-fails") {
 		failed := st

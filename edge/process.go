@@ -73,7 +73,7 @@ func spawn(cmd *exec.Cmd, logPath string) (*process, error) {
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setsid = true
-	if err := cmd.Start(); err != nil {
+	if err := atUsualPriority(cmd.Start); err != nil {
 		return nil, fmt.Errorf("start %s: %w", filepath.Base(cmd.Path), err)
 	}
 	p := &process{PID: cmd.Process.Pid, done: make(chan struct{})}

@@ -317,6 +317,9 @@ func (u *unit) watch() (out outcome, left bool) {
 			u.stream = *m.Stream
 			u.setCost(u.stream)
 			u.a.sentBy(u.stream, &u.sent, &u.heard)
+			if u.stream.Inactive {
+				return outcome{api.ObservedStopped, api.ReasonInactive, "", false}, false
+			}
 			if u.stream.Failed != "" {
 				return outcome{api.ObservedFailed, api.ReasonStreamFailed, u.stream.Failed, false}, false
 			}

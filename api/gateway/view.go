@@ -94,6 +94,10 @@ func reasonText(r api.Reason) string {
 		return "the stream failed"
 	case api.ReasonSuperseded:
 		return "the session went on elsewhere"
+	case api.ReasonInactive:
+		return "nothing was done and nothing changed for the application's time"
+	case api.ReasonReleased:
+		return "its pool does not keep the instance any more"
 	case api.ReasonNoCapacity:
 		return "no room came while the session could wait"
 	default:

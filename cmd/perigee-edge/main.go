@@ -111,6 +111,9 @@ func runDaemon(ctx context.Context, cfg node.Config) error {
 			}
 		}
 	}()
+	if _, err := edge.Yield(); err != nil {
+		cfg.Log.Warn("the daemon does not go after its streams", "error", err)
+	}
 	err := node.Run(ctx, cfg)
 	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
 		return nil

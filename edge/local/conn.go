@@ -47,6 +47,7 @@ type StreamState struct {
 	RoundTripMS float64    `json:"round_trip_ms,omitempty"`
 	SentBytes   uint64     `json:"sent_bytes,omitempty"` // to all viewers since the process began, headers included
 	Failed      string     `json:"failed,omitempty"`     // why the stream cannot go on
+	Inactive    bool       `json:"inactive,omitempty"`   // its client did nothing for the application's time
 	Kbps        int        `json:"kbps,omitempty"`       // that the picture is encoded at: what the way to the viewer carries
 	// Latency is what was measured since the stream began; nil = nothing. It is
 	// replaced, never changed.

@@ -112,6 +112,8 @@ type session struct {
 	latency   *api.Latency // measured so far; never changed, but replaced
 	sent      uint64       // bytes, to all viewers
 	failed    string
+	still     still
+	inactive  bool      // nobody does anything: the daemon ends the session
 	noRoomAt  time.Time // since when no engine takes the stream
 	told      local.StreamState
 	toldAt    time.Time
@@ -258,6 +260,7 @@ func (s *session) loop(ctx context.Context) {
 		s.orphaned(now)
 		s.followAddresses(now)
 		s.settle() // while pictures come, their process's States wake us for it
+		s.resting(now)
 		timer.Reset(min(time.Until(next), time.Until(s.toldAt.Add(stateEvery))))
 	}
 }

@@ -12,7 +12,7 @@ func (s *session) state() local.StreamState {
 	e, at := s.enc.last(), s.ladder.current()
 	st := local.StreamState{
 		PID: os.Getpid(), Encoding: e.Ready && !s.enc.isPaused(), Drawn: e.Drawn > 0, Codec: s.codec, Pool: at.Pool, Engine: at.Engine,
-		Screen: s.screen, Failed: s.failed, Latency: s.latency, Connected: s.client(), SentBytes: s.sent, Kbps: s.kbps,
+		Screen: s.screen, Failed: s.failed, Inactive: s.inactive, Latency: s.latency, Connected: s.client(), SentBytes: s.sent, Kbps: s.kbps,
 	}
 	if v := s.current; v != nil {
 		st.Viewer = v.number

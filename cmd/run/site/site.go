@@ -231,16 +231,20 @@ func (s *Site) AddEdge(ctx context.Context, name string, args ...string) (*Edge,
 	return e, nil
 }
 
+// LaunchEdge starts an edge's daemon and does not wait for it.
+func (s *Site) LaunchEdge(e *Edge) (err error) {
+	e.Process, err = start(filepath.Join(s.bin, "perigee-edge"), e.args)
+	return err
+}
+
 // StartEdge starts an edge's daemon again, or for the first time, and waits
 // until the scheduler has heard it.
 func (s *Site) StartEdge(ctx context.Context, e *Edge) error {
-	p, err := start(filepath.Join(s.bin, "perigee-edge"), e.args)
-	if err != nil {
+	if err := s.LaunchEdge(e); err != nil {
 		return err
 	}
-	e.Process = p
-	name := filepath.Base(e.Dir)
-	err = Poll(ctx, 15*time.Second, func() error {
+	p, name := e.Process, filepath.Base(e.Dir)
+	err := Poll(ctx, 15*time.Second, func() error {
 		select {
 		case <-p.done:
 			return fmt.Errorf("the edge ended: %w", errors.Join(errEnded, p.err))

@@ -179,6 +179,7 @@ class Player {
         onState: (s) => this.state(s, name),
         onReconnecting: (on) => this.stage.reconnecting(on),
         onViewers: (v) => this.stage.viewers(v),
+        onIdle: (left) => this.stage.idle(left),
         microphone: true,
         onDevices: (d) => this.stage.devices(d),
         onStats: (s) => this.stage.stats(s),

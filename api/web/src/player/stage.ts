@@ -103,6 +103,13 @@ export class Stage {
     say(on ? "The connection broke. Reconnecting." : "The stream goes on.");
   }
 
+  /** idle warns that the session ends for want of input; 0 takes the warning away. */
+  idle(leftSeconds: number): void {
+    const b = byId("resting");
+    b.hidden = leftSeconds === 0;
+    if (!b.hidden) b.textContent = `Nothing has happened for a while: the session ends in ${leftSeconds} seconds. Press a key or move the pointer to stay.`;
+  }
+
   soundBlocked(): void { byId("sound").hidden = false; }
 
   stats(s: Stats): void {

@@ -172,6 +172,9 @@ export class PerigeeStream {
         this.devices = data as Devices;
         this.options.onDevices?.(this.devices);
         break;
+      case "perigee::idle":
+        this.options.onIdle?.((data as { left_s: number }).left_s);
+        break;
       case "enable-microphone": // Canonical's SDK opens it at this; here the user does
         break;
       default:

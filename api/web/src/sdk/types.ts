@@ -248,6 +248,11 @@ export interface PerigeeOptions {
   onGamepads?: (count: number) => void;
   /** A clip was not taken. */
   onExchangeError?: (error: StreamError) => void;
+  /**
+   * The session ends in so many seconds because nothing is done and nothing
+   * changes; 0: somebody did something, and it goes on.
+   */
+  onIdle?: (leftSeconds: number) => void;
   /** A message of the instance on the control channel. */
   onMessage?: (type: string, data: unknown) => void;
   /** The browser wants a gesture before it plays sound: call resumeSound() in one. */
