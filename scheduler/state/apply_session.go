@@ -198,6 +198,9 @@ func (m *End) apply(t *tx) Result {
 		}
 		return Result{Err: noSession(m.ID)}
 	}
+	if m.Reason == api.ReasonReleased && !s.Warm {
+		return t.sessionResult(s) // a client has claimed it since the pool gave it up
+	}
 	if err := t.protected(m); err != nil {
 		return Result{Err: err}
 	}
@@ -234,6 +237,9 @@ func (m *Join) apply(t *tx) Result {
 			return Result{Err: api.Errorf(api.CodeConflict, "the session has ended (%s): create a new one", old.Status())}
 		}
 		return Result{Err: noSession(m.ID)}
+	}
+	if s.Warm {
+		return Result{Err: nobodys()}
 	}
 	if s.Pool == api.PoolNone {
 		return Result{Err: api.Errorf(api.CodeConflict, "the instance was launched without enable_streaming and cannot be given a stream: launch another one with config.enable_streaming")}

@@ -45,6 +45,9 @@ func (m *EditInstance) apply(t *tx) Result {
 		}
 		return Result{Err: noSession(m.ID)}
 	}
+	if s.Warm {
+		return Result{Err: nobodys()}
+	}
 	if m.HasJoinable {
 		if !m.Joinable && !s.Connected {
 			return Result{Err: &api.Error{Code: api.CodeConflict, Field: "joinable",

@@ -112,6 +112,11 @@ func (t *tx) again(m claim) {
 	}
 }
 
+// nobodys refuses what would outlast the claim and bind the client that claims.
+func nobodys() error {
+	return api.Errorf(api.CodeConflict, "the instance is kept started by a warm pool and is nobody's yet: it can be joined and changed once a session has it")
+}
+
 // Claimable says whether a session is a started instance that a client may have.
 func (s *Session) Claimable() bool {
 	return s.Warm && s.Desired == api.DesiredRun && s.Observed == api.ObservedRunning

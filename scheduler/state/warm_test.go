@@ -124,6 +124,45 @@ func TestClaimTakesWhatIsFree(t *testing.T) {
 	checkLedger(t, r.s)
 }
 
+// TestGivenUpTooLate holds that a pool's end that was proposed before a client
+// claimed the instance leaves the client's session.
+func TestGivenUpTooLate(t *testing.T) {
+	r := newWarmRig(t)
+	r.report("w1", api.ObservedRunning, 1)
+	r.do(claimOf("s1", "w1"))
+	released := &End{ID: "w1", Reason: api.ReasonReleased, Force: true}
+	r.do(released)
+	if v, ok := r.s.Live("w1"); !ok || v.Desired != api.DesiredRun || v.Force || v.Reason != api.ReasonNone || v.Account != "alice" {
+		t.Errorf("left as %+v", v)
+	}
+	r.do(&End{ID: "w1", Reason: api.ReasonDeleted})
+	r.do(released)
+	if v, ok := r.s.Live("w1"); !ok || v.Desired != api.DesiredStop || v.Force || v.Reason != api.ReasonDeleted {
+		t.Errorf("its owner's end became %+v", v)
+	}
+	checkLedger(t, r.s)
+}
+
+// TestWarmInstanceIsLeftAlone holds that nothing given to an instance of nobody's
+// reaches the client that claims it.
+func TestWarmInstanceIsLeftAlone(t *testing.T) {
+	r := newWarmRig(t)
+	r.report("w1", api.ObservedRunning, 1)
+	r.refused(api.CodeConflict, &EditInstance{ID: "w1", HasProtect: true, Protected: true})
+	r.refused(api.CodeConflict, &EditInstance{ID: "w1", HasTags: true, Tags: []string{"a"}})
+	r.refused(api.CodeConflict, &EditInstance{ID: "w1", HasJoinable: true, Joinable: true})
+	r.refused(api.CodeConflict, &Join{ID: "w1"})
+	if v, _ := r.s.Live("w1"); v.Joinable || v.Viewer != 1 {
+		t.Errorf("left as %+v", v)
+	}
+	r.do(claimOf("s1", "w1"))
+	v, _ := r.s.Session("w1")
+	if i := r.s.Instance(v); i.Protected || len(i.Tags) != 0 {
+		t.Errorf("claimed as %+v", i)
+	}
+	r.do(&End{ID: "w1", Reason: api.ReasonDeleted}) // its owner may delete it
+}
+
 func TestWarmInstanceEnds(t *testing.T) {
 	for name, end := range map[string]func(r *rig){
 		"given up": func(r *rig) {
