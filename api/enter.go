@@ -149,8 +149,11 @@ func (r EnterRequest) normalizeExec() (EnterRequest, error) {
 		return r, Invalidf("environment", "at most %d variables, got %d", maxEnv, len(r.Environment))
 	}
 	for k, v := range r.Environment {
-		if k == "" || strings.ContainsAny(k, "=\x00") || strings.ContainsRune(v, 0) || len(v) > maxArg {
-			return r, Invalidf("environment", "%q is not a usable variable", k)
+		if !isVariable(k) {
+			return r, Invalidf("environment", "%q is no variable's name: use letters, digits and underscores, and no digit first", k)
+		}
+		if strings.ContainsRune(v, 0) || len(v) > maxArg {
+			return r, Invalidf("environment", "the value of %q is not usable: at most %d bytes without zeroes", k, maxArg)
 		}
 	}
 	if r.Dir != "" && (!path.IsAbs(r.Dir) || strings.ContainsRune(r.Dir, 0)) {
@@ -163,6 +166,16 @@ func (r EnterRequest) normalizeExec() (EnterRequest, error) {
 		r.Height = 24
 	}
 	return r, CheckTerminal(r.Width, r.Height)
+}
+
+// isVariable says whether a name is one that every shell can read.
+func isVariable(name string) bool {
+	for i, c := range []byte(name) {
+		if c != '_' && (c|0x20 < 'a' || c|0x20 > 'z') && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return name != "" && len(name) <= maxArg
 }
 
 // CheckTerminal checks a terminal's size in characters.

@@ -109,20 +109,31 @@ func visible(path string, shown []string) bool {
 	return false
 }
 
-// arguments are bubblewrap's, without the command.
-func (b *boxConfig) arguments() []string {
+// arguments are bubblewrap's for the application, without the command.
+func (b *boxConfig) arguments() []string { return append(b.ownSpaces(), b.inSpaces()...) }
+
+// ownSpaces are the arguments that only the application's process has: the
+// namespaces that it makes, its user there, its session.
+func (b *boxConfig) ownSpaces() []string {
+	a := []string{"--unshare-user", "--unshare-pid", "--new-session", "--uid", b.root.uid(), "--gid", b.root.gid()}
+	if b.net == nil && b.spec.App.Permissions.Network != api.NetworkFull {
+		a = append(a, "--unshare-net")
+	}
+	return a
+}
+
+// inSpaces are the arguments of every process in the sandbox, the
+// application's and those beside it: mounts, bounds, environment. What a
+// client chose is among them, so nobody may look for options in them.
+func (b *boxConfig) inSpaces() []string {
 	a := []string{
-		"--unshare-user", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try",
-		"--uid", b.root.uid(), "--gid", b.root.gid(), "--hostname", "perigee",
-		"--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL",
+		"--unshare-uts", "--unshare-cgroup-try", "--hostname", "perigee",
+		"--die-with-parent", "--clearenv", "--cap-drop", "ALL",
 	}
 	if !b.stage.l.private { // else the launcher's thread has one, and the X server shares it
 		a = append(a, "--unshare-ipc")
 	}
 	access := b.spec.App.Permissions.Network
-	if b.net == nil && access != api.NetworkFull {
-		a = append(a, "--unshare-net")
-	}
 	if b.root != nil {
 		a = append(a, "--bind", b.root.path, "/")
 	} else {

@@ -147,7 +147,7 @@ func (t *visit) enter(r api.EnterRequest) (*entered, error) {
 	b := t.room.box
 	b.more = r.Environment
 	args := b.entering(sp, r)
-	file, err := memory("perigee-args", []byte(strings.Join(args, "\x00")+"\x00"))
+	file, err := argumentFile(args)
 	if err != nil {
 		return nil, err
 	}
@@ -198,16 +198,7 @@ func (b *boxConfig) entering(sp *spaces, r api.EnterRequest) []string {
 	if sp.inner != nil { // its user is 0 in the outer one
 		out, uid, gid = append(out, "--userns2", "7"), "0", "0"
 	}
-	skip := map[string]int{"--unshare-user": 1, "--unshare-pid": 1, "--unshare-net": 1, "--new-session": 1, "--uid": 2, "--gid": 2}
-	args := b.arguments()
-	for i := 0; i < len(args); i++ {
-		if n := skip[args[i]]; n > 0 {
-			i += n - 1
-			continue
-		}
-		out = append(out, args[i])
-	}
-	out = append(out, "--uid", uid, "--gid", gid)
+	out = append(append(out, "--uid", uid, "--gid", gid), b.inSpaces()...)
 	if r.Dir != "" {
 		out = append(out, "--chdir", r.Dir)
 	}

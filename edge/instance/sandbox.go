@@ -45,7 +45,7 @@ func startApplication(b boxConfig, command string) (*application, error) {
 	if err != nil {
 		return nil, err
 	}
-	args, err := memory("perigee-args", []byte(strings.Join(b.arguments(), "\x00")+"\x00"))
+	args, err := argumentFile(b.arguments())
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +86,17 @@ func startApplication(b boxConfig, command string) (*application, error) {
 	a := &application{child: c, out: out, group: b.group, l: own, started: make(chan struct{})}
 	go a.watch(status)
 	return a, nil
+}
+
+// argumentFile is what bubblewrap reads its arguments from: they end with
+// zeroes, so one with a zero in it (of an image's environment) would be two.
+func argumentFile(args []string) (*os.File, error) {
+	for _, a := range args {
+		if strings.ContainsRune(a, 0) {
+			return nil, fmt.Errorf("argument %q of the sandbox has a zero in it", a)
+		}
+	}
+	return memory("perigee-args", []byte(strings.Join(args, "\x00")+"\x00"))
 }
 
 // start starts a sandbox, with gamepads from a thread of its own.
