@@ -251,7 +251,11 @@ func (s *session) settleBitrate() {
 			return
 		}
 	}
-	s.guard.enter(s.cfg.Pool, "changing the bitrate", openMost) // which may open it again
+	limit := openMost // it is opened again
+	if p.enc.Live() {
+		limit = hangMost
+	}
+	s.guard.enter(s.cfg.Pool, "changing the bitrate", limit)
 	err := p.enc.SetBitrate(p.kbps)
 	s.guard.leave()
 	if err != nil {

@@ -63,7 +63,7 @@ func (v *voices) take(ctx context.Context, server string, p media.Voice) {
 // begin starts a voice, where there is a sound server and room.
 func (v *voices) begin(ctx context.Context, server string, viewer uint32) *voice {
 	for id, x := range v.open {
-		if x.ended() && !x.failed {
+		if x.ended() && (!x.failed || time.Since(x.last) >= voiceRest) { // a failed one bars its own viewer for a while only
 			delete(v.open, id)
 		}
 	}

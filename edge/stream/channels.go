@@ -39,6 +39,7 @@ type channels struct {
 
 	mu     sync.Mutex
 	open   map[*channel]bool
+	owned  map[string]bool // Perigee's own that were opened: one of each
 	closed bool
 }
 
@@ -46,7 +47,7 @@ type channels struct {
 // each guest ones of its own, after "@" and the name of its connection: the
 // application tells them apart, and a slow guest holds up nobody.
 func newChannels(ctx context.Context, dir local.Session, log *slog.Logger, v *viewer, own func(context.Context, *rtc.Channel) bool) *channels {
-	s := &channels{dir: dir, log: log, may: v.seat.May(api.MayData), own: own, open: map[*channel]bool{}}
+	s := &channels{dir: dir, log: log, may: v.seat.May(api.MayData), own: own, open: map[*channel]bool{}, owned: map[string]bool{}}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	if v.guest() {
 		s.of = "@" + v.id
@@ -54,10 +55,20 @@ func newChannels(ctx context.Context, dir local.Session, log *slog.Logger, v *vi
 	return s
 }
 
+// once says whether a channel of Perigee's own is the connection's first of its
+// name: what each may have waiting is bounded.
+func (s *channels) once(name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	again := s.owned[name]
+	s.owned[name] = true
+	return !again
+}
+
 // add serves a channel that the client opened.
 func (s *channels) add(c *rtc.Channel) {
 	if strings.HasPrefix(c.Name, rtc.OwnPrefix) {
-		if s.ctx.Err() != nil || !s.own(s.ctx, c) {
+		if !s.once(c.Name) || s.ctx.Err() != nil || !s.own(s.ctx, c) {
 			_ = c.Close() // the connection may be gone already
 		}
 		return

@@ -105,6 +105,7 @@ func (c *clips) serve(in, out bool, log *slog.Logger) func(context.Context, *par
 		for {
 			select {
 			case b := <-p.in:
+				p.took(b)
 				if !in {
 					continue
 				}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/perigee-cloud/perigee/api"
 	"github.com/perigee-cloud/perigee/media/input"
@@ -97,7 +98,10 @@ const (
 	// maxParcels may wait for us. Clients send no more than a window of bytes
 	// unacknowledged; one that does loses its channel.
 	maxParcels = 256
-	parcelSize = 64 << 10 // bytes of one parcel of ours
+	// maxParcelBytes may wait: the largest clip, which is sent without a window, and a
+	// window of each file that is sent at once.
+	maxParcelBytes = input.MaxClip + 8<<20
+	parcelSize     = 64 << 10 // bytes of one parcel of ours
 )
 
 // note is a parcel's JSON. ID is the transfer's, chosen by who begins it.
@@ -126,22 +130,29 @@ const (
 
 // parcels is a channel with its messages in order.
 type parcels struct {
-	c  *rtc.Channel
-	in chan []byte
+	c     *rtc.Channel
+	in    chan []byte // each is given back by took
+	bytes atomic.Int64
 }
 
 func newParcels(c *rtc.Channel, log logger) *parcels {
 	p := &parcels{c: c, in: make(chan []byte, maxParcels)}
 	c.Handle(func(b []byte) {
-		select {
-		case p.in <- b:
-		default:
-			log.Warn("a page sends faster than it may", "channel", c.Name)
-			_ = c.Close() // the connection may be gone already
+		if p.bytes.Add(int64(len(b))) <= maxParcelBytes {
+			select {
+			case p.in <- b:
+				return
+			default:
+			}
 		}
+		log.Warn("a page sends faster than it may", "channel", c.Name)
+		_ = c.Close() // the connection may be gone already
 	}, func() {})
 	return p
 }
+
+// took says that a message no longer waits.
+func (p *parcels) took(b []byte) { p.bytes.Add(-int64(len(b))) }
 
 // logger is what of slog is used here.
 type logger interface {

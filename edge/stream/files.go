@@ -102,6 +102,7 @@ func (s *files) run(ctx context.Context) {
 	for {
 		select {
 		case b := <-s.p.in:
+			s.p.took(b)
 			n, data, err := parse(b)
 			if err == nil {
 				err = s.take(n, data)

@@ -11,6 +11,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"unicode"
 	"unicode/utf8"
 
@@ -35,8 +36,9 @@ const (
 // so everything goes through descriptors and follows no link.
 type folder struct {
 	name     string
-	f        *os.File
 	uid, gid int
+	mu       sync.Mutex // files are sent while the folder is opened anew; guards what f is
+	f        *os.File
 }
 
 // openFolder opens a folder of a home and makes it where it is missing.
@@ -87,6 +89,8 @@ func (d *folder) own(f *os.File) error {
 
 // again opens the folder anew where the application has removed it.
 func (d *folder) again(home *os.File) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(d.f.Fd()), &st); err != nil || st.Nlink > 0 {
 		return err
@@ -266,7 +270,9 @@ func (d *folder) open(name string) (*os.File, int64, error) {
 	if name == "" || strings.ContainsRune(name, '/') || unfinished(name) {
 		return nil, 0, api.Invalidf("name", "%q is no file of %s", name, downloads)
 	}
+	d.mu.Lock()
 	f, err := beneath(d.f, name, unix.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe must not hold us
+	d.mu.Unlock()
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil, 0, api.Errorf(api.CodeNotFound, "there is no file %s any more", name)

@@ -149,14 +149,14 @@ func (s *session) control(v *viewer, c rtc.Control) {
 	if !v.seat.May(api.MayInput) {
 		return
 	}
-	done, err := s.gamepads.handle(v.id, c.Type, c.Data)
+	done, err := s.gamepads.handle(v.first, c.Type, c.Data)
 	i := s.live.input.Load()
 	if i != nil && !done && err == nil {
 		screen, picture := s.live.sizes.shown(time.Now(), v.trip())
 		done, err = i.Handle(v.driver(), c.Type, onScreen(c, screen, picture))
 	}
 	if !v.active.Load() { // it left meanwhile
-		s.gamepads.leave(v.id)
+		s.gamepads.leave(v.first)
 		if i != nil {
 			i.Release(v.driver())
 		}

@@ -49,6 +49,9 @@ func (s *session) tellKey(v *viewer) {
 
 // resume gives the connection with a key the websocket of v, and restarts ICE on it.
 func (s *session) resume(v *viewer, key string) error {
+	if v.peer != nil {
+		return api.Invalidf("restart", "is for a websocket that has no connection of its own")
+	}
 	var old *viewer
 	for _, o := range s.viewers {
 		if o != v && !o.over && o.key != "" && o.key == key && o.share == v.share {
@@ -93,8 +96,11 @@ func (s *session) lost(v *viewer) {
 	}
 	s.log.Info("nothing comes of a viewer", "viewer", v.id)
 	v.connected, v.away = false, time.Now()
-	if i := s.live.input.Load(); i != nil && v.active.Load() {
-		i.Release(v.driver()) // what it held it cannot let go
+	if v.active.Load() { // what it held it cannot let go
+		s.gamepads.leave(v.first)
+		if i := s.live.input.Load(); i != nil {
+			i.Release(v.driver())
+		}
 	}
 	if s.count() == 0 {
 		s.enc.pause(true)

@@ -19,7 +19,8 @@ type steps struct {
 	seen   string // what it is measured to be; "" = not yet
 	motion int    // percent of it that changes in each picture
 	rungs  []rung
-	down   int // steps below the session's own size and rate
+	down   int  // steps below the session's own size and rate
+	gave   rung // what at gave last
 	roomy  time.Time
 	narrow time.Time // since when the size is too much
 }
@@ -158,7 +159,8 @@ func (s *steps) at(kbps int, silent bool, now time.Time) rung {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.rungs) == 0 {
-		return rung{quarters: full}
+		s.gave = rung{quarters: full}
+		return s.gave
 	}
 	for s.down+1 < len(s.rungs) && kbps < s.wants(s.down) {
 		if s.rungs[s.down+1].quarters != s.rungs[s.down].quarters {
@@ -175,7 +177,8 @@ func (s *steps) at(kbps int, silent bool, now time.Time) rung {
 		s.narrow = time.Time{}
 	}
 	s.rise(kbps, now)
-	return s.rungs[s.down]
+	s.gave = s.rungs[s.down]
+	return s.gave
 }
 
 // quarters is the size as it is.
@@ -189,12 +192,9 @@ func (s *steps) quarters() int {
 // that at gave.
 func (s *steps) due(kbps int, silent bool, now time.Time) bool {
 	s.mu.Lock()
-	was := s.down
+	was := s.gave
 	s.mu.Unlock()
-	s.at(kbps, silent, now)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.down != was
+	return s.at(kbps, silent, now) != was
 }
 
 // rise goes one step up after some time with room for it. mu is held.

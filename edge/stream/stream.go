@@ -368,6 +368,9 @@ func (s *session) configure() {
 		Video: !s.blind, Audio: s.instance.Pulse != "", Codec: codec, Pool: grant.Pool, Device: grant.Device, Screen: s.screen, Preset: s.spec.Preset, Content: s.spec.App.Video.Content,
 		BitrateKbps: max(min(kbps, limits.MaxKbps), limits.MinKbps),
 	})
+	if s.kbps > 0 { // size and rate are another shape's now
+		s.encodeAt(s.kbps)
+	}
 }
 
 // limits are the bitrates between which the picture is streamed.

@@ -208,7 +208,7 @@ func (s *session) disconnect(v *viewer) {
 	} else {
 		was = s.live.peer.CompareAndSwap(p, nil)
 	}
-	s.gamepads.leave(v.id)
+	s.gamepads.leave(v.first)
 	if i := s.live.input.Load(); i != nil && was {
 		i.Release(v.driver())
 	}

@@ -206,11 +206,19 @@ func (c *Channel) Send(b []byte) error {
 	if len(b) > MaxChannelMessage {
 		return api.Errorf(api.CodeTooLarge, "a message of %d bytes is over %d", len(b), MaxChannelMessage)
 	}
+	waited := false
 	for c.dc.BufferedAmount() > sendHigh {
 		select {
 		case <-c.low:
+			waited = true
 		case <-c.gone:
 			return fmt.Errorf("send on channel %s: %w", c.Name, errClosed)
+		}
+	}
+	if waited { // it is told once for all who wait: what we send may not fill the channel again
+		select {
+		case c.low <- struct{}{}:
+		default:
 		}
 	}
 	if err := c.dc.Send(b); err != nil {

@@ -17,7 +17,6 @@ export class Clipboard {
   private taken = new Map<number, { resolve(): void; reject(e: Error): void }>();
   private coming: { id: number; type: string; size: number; parts: Uint8Array<ArrayBuffer>[]; got: number } | null = null;
   private waiting: Clip | null = null;
-  private last = ""; // text that both sides have
   private timer = 0;
 
   constructor(
@@ -73,7 +72,6 @@ export class Clipboard {
   /** send makes a clip what the application pastes; it resolves when it can. */
   async send(clip: Clip): Promise<void> {
     if (!this.may.in) throw new StreamError("forbidden", "The application does not take the clipboard.");
-    if (clip.type === "text/plain" && clip.text === this.last) return;
     const bytes = clip.type === "text/plain"
       ? new TextEncoder().encode(clip.text.replaceAll("\r\n", "\n"))
       : new Uint8Array(await clip.blob.arrayBuffer());
@@ -90,7 +88,6 @@ export class Clipboard {
     this.parcels.data(id, bytes);
     try {
       await done;
-      this.last = clip.type === "text/plain" ? clip.text : "";
     } finally {
       this.taken.delete(id);
     }
@@ -118,7 +115,6 @@ export class Clipboard {
   }
 
   private async copied(clip: Clip): Promise<void> {
-    this.last = clip.type === "text/plain" ? clip.text : "";
     const written = await write(clip);
     this.waiting = written ? null : clip;
     this.told(clip, written);

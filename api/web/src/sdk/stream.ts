@@ -186,7 +186,7 @@ export class PerigeeStream {
     if (!this.peer || this.state === "ended") return;
     const peer = this.peer;
     this.exchange ??= new Exchange((name) => peer.openOwn(name),
-      (type, d) => peer.sendControl(type, d, this.latency?.input(performance.now())), this.surface, this.keyboard, this.options);
+      (type, d) => peer.sendControl(type, d, { id: this.latency?.input(performance.now()) ?? 0, width: 0, height: 0 }), this.surface, this.keyboard, this.options);
     this.exchange.told(data);
   }
 
