@@ -17,6 +17,7 @@ export class Clipboard {
   private taken = new Map<number, { resolve(): void; reject(e: Error): void }>();
   private coming: { id: number; type: string; size: number; parts: Uint8Array<ArrayBuffer>[]; got: number } | null = null;
   private waiting: Clip | null = null;
+  private writing: Promise<void> = Promise.resolve();
   private timer = 0;
 
   constructor(
@@ -110,8 +111,10 @@ export class Clipboard {
     if (c.got < c.size) return;
     this.coming = null;
     const blob = new Blob(c.parts, { type: c.type });
-    if (c.type === "image/png") void this.copied({ type: "image/png", blob });
-    else void blob.text().then((text) => this.copied({ type: "text/plain", text }));
+    // One after the other: a picture takes longer to write than the text copied after it.
+    this.writing = this.writing.then(async () => this.copied(c.type === "image/png"
+      ? { type: "image/png", blob } : { type: "text/plain", text: await blob.text() }))
+      .catch((err: unknown) => this.failed(err instanceof StreamError ? err : new StreamError("internal", String(err))));
   }
 
   private async copied(clip: Clip): Promise<void> {
