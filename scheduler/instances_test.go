@@ -79,6 +79,38 @@ func TestInstances(t *testing.T) {
 	}
 }
 
+// TestGrantOfOneApplication holds that a token of one application changes, joins,
+// shares and ends no session of another, of the same account either.
+func TestGrantOfOneApplication(t *testing.T) {
+	w := newWorld(t)
+	w.app()
+	w.edge("a", 2)
+	ctx := w.ctx()
+	a := w.mustCreate()
+	id := w.until(a.Session.ID, api.StatusActive).ID
+	g := api.Grant{Account: "alice", Rights: []api.Right{api.RightSessions}}
+	protect := false
+	calls := func(g api.Grant) (errs [4]error) {
+		_, errs[0] = w.s.ChangeInstance(ctx, id, api.InstanceChange{Protected: &protect, Grant: g})
+		_, errs[1] = w.s.JoinSession(ctx, id, api.JoinRequest{Grant: g})
+		_, errs[2] = w.s.ShareSession(ctx, id, api.ShareRequest{Grant: g})
+		errs[3] = w.s.EndSession(ctx, id, api.EndRequest{Wait: true, Grant: g})
+		return errs
+	}
+	g.App = "other"
+	for i, err := range calls(g) {
+		if api.CodeOf(err) != api.CodeNotFound {
+			t.Errorf("call %d with another application's token: %v", i, err)
+		}
+	}
+	g.App = "xterm"
+	for i, err := range calls(g) {
+		if err != nil {
+			t.Errorf("call %d with its own application's token: %v", i, err)
+		}
+	}
+}
+
 // TestContainersNeedANodeForThem: placement and a named node refuse with a reason.
 func TestContainersNeedANodeForThem(t *testing.T) {
 	w := newWorld(t)

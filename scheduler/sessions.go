@@ -215,8 +215,9 @@ func (s *Server) joinScreen(id api.SessionID, want api.Screen) (api.Screen, erro
 	return want.Normalize()
 }
 
-// may says whether a grant reaches a session: its own account's, and with a
-// page token only those that the token made.
+// may says whether a grant reaches a session: its own account's, with a token
+// of one application only that one's, and with a page token only those that the
+// token made.
 func (s *Server) may(id api.SessionID, g api.Grant) error {
 	root := s.root()
 	v, ok := root.Session(id)
@@ -227,7 +228,7 @@ func (s *Server) may(id api.SessionID, g api.Grant) error {
 		return nil
 	}
 	live, alive := root.Live(id)
-	if v.Account != g.Account || !g.Can(api.RightSessions) && alive && live.Token != g.TokenID {
+	if v.Account != g.Account || g.App != "" && v.App != g.App || !g.Can(api.RightSessions) && alive && live.Token != g.TokenID {
 		return noSession(id) // what is another's is not there
 	}
 	return nil

@@ -23,10 +23,20 @@ func (s *Server) instance(c *gin.Context) (api.Instance, error) {
 	if err != nil {
 		return api.Instance{}, err
 	}
+	return s.seen(c.Request.Context(), grantOf(c), string(id))
+}
+
+// seen finds an instance of the grant's account, or any for an operator. A token
+// of one application reaches no other's.
+func (s *Server) seen(ctx context.Context, g api.Grant, name string) (api.Instance, error) {
 	if s.cfg.Instances == nil {
 		return api.Instance{}, errNoInstances
 	}
-	return s.cfg.Instances.Instance(c.Request.Context(), scope(grantOf(c)), string(id))
+	i, err := s.cfg.Instances.Instance(ctx, scope(g), name)
+	if err == nil && !sees(g, i.Session) {
+		return api.Instance{}, api.Errorf(api.CodeForbidden, "this token is for the application %q alone", g.App)
+	}
+	return i, err
 }
 
 var errNoInstances = api.Errorf(api.CodeNotFound, "this gateway serves no instances")
@@ -208,10 +218,7 @@ func (s *Server) operation(ctx context.Context, c *gin.Context) (api.OperationVi
 	if err != nil {
 		return api.OperationView{}, err
 	}
-	if s.cfg.Instances == nil {
-		return api.OperationView{}, errNoInstances
-	}
-	i, err := s.cfg.Instances.Instance(ctx, scope(grantOf(c)), string(id))
+	i, err := s.seen(ctx, grantOf(c), string(id))
 	if err != nil {
 		return api.OperationView{}, err
 	}

@@ -251,6 +251,38 @@ func TestInstanceLogs(t *testing.T) {
 	}
 }
 
+// TestInstanceOfAnotherApplication holds that a token of one application reaches
+// no instance of another one, of the same account either.
+func TestInstanceOfAnotherApplication(t *testing.T) {
+	r, x := instanceRig(t)
+	x.say("secret\n", true)
+	r.fake.mu.Lock()
+	for token, app := range map[string]string{"caver": "cave", "termer": "xterm"} {
+		r.fake.tokens[token] = api.Grant{Account: "acme", Rights: []api.Right{api.RightSessions}, App: app, Uses: -1}
+	}
+	r.fake.mu.Unlock()
+	id := r.create("xterm").ID
+	path := "/1.0/instances/" + string(id)
+	for _, q := range []struct{ method, path, body string }{
+		{"GET", path, ""}, {"GET", path + "/logs", ""}, {"GET", path + "/logs/app.log", ""}, {"GET", "/1.0/operations/start-" + string(id), ""},
+		{"PATCH", path, `{"perigee":{"delete_protected":true}}`}, {"DELETE", path, ""},
+	} {
+		if a := r.call(q.method, q.path, q.body, "Authorization", "Bearer caver"); a.status != http.StatusForbidden || !strings.Contains(a.body, "cave") || strings.Contains(a.body, "secret") {
+			t.Errorf("%s %s: %d %s", q.method, q.path, a.status, a.body)
+		}
+		if q.method == "DELETE" && len(r.fake.ends) > 0 || len(x.changes) > 0 {
+			t.Fatalf("%s came through", q.method)
+		}
+	}
+	for _, q := range []struct{ method, path, body string }{
+		{"GET", path, ""}, {"GET", path + "/logs/app.log", ""}, {"PATCH", path, `{"perigee":{"delete_protected":true}}`}, {"DELETE", path, ""},
+	} {
+		if a := r.call(q.method, q.path, q.body, "Authorization", "Bearer termer"); a.status >= 300 {
+			t.Errorf("with its own application's token, %s %s: %d %s", q.method, q.path, a.status, a.body)
+		}
+	}
+}
+
 func TestEvents(t *testing.T) {
 	r, _ := instanceRig(t)
 	c := dial(t, "ws"+strings.TrimPrefix(r.url, "http")+"/1.0/events?type=lifecycle", "Authorization", "Bearer tok")
