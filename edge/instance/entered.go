@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -17,9 +18,11 @@ import (
 	"github.com/perigee-cloud/perigee/api"
 )
 
-// execSettle is how long a command's output may go on after its end: what it
-// left in the background may hold it open for ever.
-const execSettle = 500 * time.Millisecond
+// What a command left in the background may hold its output open for ever.
+const (
+	execSettle = 500 * time.Millisecond // that reading waits for more after the command's end
+	execRest   = 64 << 10               // bytes read after it: what a pipe holds, by default (pipe(7))
+)
 
 // entered is a command in the sandbox with our ends of its input and output.
 type entered struct {
@@ -121,16 +124,12 @@ func (t *visit) attend(c *entered) api.EnterControl {
 			_, _ = c.input.Write([]byte{4}) // end of transmission
 		}
 	}()
-	read := make(chan struct{}, len(c.output))
+	var carriers sync.WaitGroup
+	after := make(chan struct{})
 	for i, f := range c.output {
-		if f == nil {
-			read <- struct{}{}
-			continue
+		if f != nil {
+			carriers.Go(func() { t.carry(f, api.EnterOutput+byte(i), after) })
 		}
-		go func() {
-			t.carry(f, api.EnterOutput+byte(i))
-			read <- struct{}{}
-		}()
 	}
 	for over := false; !over; {
 		select {
@@ -145,16 +144,13 @@ func (t *visit) attend(c *entered) api.EnterControl {
 			over = true
 		}
 	}
-	settle := time.NewTimer(execSettle)
-	defer settle.Stop()
-	for range c.output {
-		select {
-		case <-read:
-		case <-settle.C:
-			c.closeOurs() // ends the others
-			settle.Reset(0)
+	close(after)
+	for _, f := range c.output {
+		if f != nil {
+			_ = f.SetReadDeadline(time.Now().Add(execSettle)) // closed where it was hung up
 		}
 	}
+	carriers.Wait() // however slowly the other end takes it; t.done ends them
 	c.closeOurs()
 	last := api.EnterControl{Type: api.EnterEnded}
 	if last.Exit = c.cmd.ProcessState.ExitCode(); last.Exit < 0 {
@@ -164,18 +160,30 @@ func (t *visit) attend(c *entered) api.EnterControl {
 	return last
 }
 
-// carry sends what a command writes.
-func (t *visit) carry(f *os.File, channel byte) {
+// carry sends what a command writes; when after is closed, what it had written
+// by then: reading may wait for execSettle more in all.
+func (t *visit) carry(f *os.File, channel byte, after <-chan struct{}) {
 	buf := make([]byte, 1+api.EnterPiece)
-	for {
+	wait, rest, over := execSettle, execRest, false
+	for wait > 0 && rest > 0 {
+		select {
+		case <-after:
+			over = true
+			_ = f.SetReadDeadline(time.Now().Add(wait)) // closed where it was hung up
+		default:
+		}
+		begun := time.Now()
 		n, err := f.Read(buf[1:])
+		if over {
+			wait, rest = wait-time.Since(begun), rest-n
+		}
 		if n > 0 {
 			buf[0] = channel
 			if !t.say(slices.Clone(buf[:1+n])) {
 				return
 			}
 		}
-		if err != nil {
+		if err != nil && (over || !errors.Is(err, os.ErrDeadlineExceeded)) {
 			return // a terminal's ends with EIO
 		}
 	}

@@ -1,9 +1,12 @@
 package instance
 
 import (
+	"os/exec"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"github.com/perigee-cloud/perigee/api"
 )
@@ -74,5 +77,66 @@ func TestArgumentsHaveNoZeroes(t *testing.T) {
 	if f, err := argumentFile([]string{"--setenv", "A", "b\x00--bind\x00/"}); err == nil {
 		f.Close()
 		t.Error("an argument that is several is taken")
+	}
+}
+
+// attended runs a command without a sandbox for a visitor who takes a frame
+// each pace, beginning when the command has ended or cannot go on.
+func attended(t *testing.T, script string, pace time.Duration) (string, api.EnterControl) {
+	t.Helper()
+	v := &visit{out: make(chan []byte), done: make(chan struct{}), input: newFeed(), control: make(chan api.EnterControl)}
+	v.input.close(nil)
+	cmd := exec.Command("sh", "-c", script)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	c := &entered{}
+	if err := c.connect(cmd, api.EnterRequest{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	l := newLauncher()
+	defer l.close()
+	var err error
+	if c.child, err = l.start("command", cmd, nil); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = syscall.Kill(-c.pid(), syscall.SIGKILL) }() // what it left
+	for _, f := range c.theirs {
+		f.Close()
+	}
+	last := make(chan api.EnterControl, 1)
+	go func() {
+		defer close(v.out)
+		last <- v.attend(c)
+	}()
+	var out strings.Builder
+	for f := range v.out {
+		if f[0] == api.EnterOutput {
+			out.Write(f[1:])
+		}
+		time.Sleep(pace)
+	}
+	return out.String(), <-last
+}
+
+// TestExecOutputIsWhole: the last of it lies in the pipe when the command has
+// ended, and a slow visitor takes it for longer than a command may settle.
+func TestExecOutputIsWhole(t *testing.T) {
+	const size = 200 << 10
+	out, last := attended(t, "head -c 204800 /dev/zero; exit 4", execSettle+100*time.Millisecond)
+	if len(out) != size || last.Exit != 4 || last.Code != "" {
+		t.Errorf("%d of %d bytes came, ended %+v", len(out), size, last)
+	}
+}
+
+func TestExecEndsThoughItsOutputIsHeld(t *testing.T) {
+	for script, want := range map[string]string{
+		"sleep 60 & echo up":                         "up\n",
+		"while echo x; do :; done & echo up":         "up\n",
+		"while sleep 0.1; do echo x; done & echo up": "up\n",
+	} {
+		begun := time.Now()
+		out, last := attended(t, script, 0)
+		if d := time.Since(begun); !strings.Contains(out, want) || last.Exit != 0 || d > 5*time.Second {
+			t.Errorf("%s: %d bytes, ended %+v after %s", script, len(out), last, d)
+		}
 	}
 }
