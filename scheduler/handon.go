@@ -2,7 +2,10 @@ package scheduler
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/perigee-cloud/perigee/api"
@@ -18,6 +21,9 @@ const (
 
 // legacy is what a leader knew that was not in the state when its term ended.
 type legacy struct {
+	// ID is of this hand-over: who is asked again, as the answer was lost, counts
+	// nothing twice. "" from an earlier version's replica.
+	ID     string           `json:"id,omitempty"`
 	Cells  []api.DemandCell `json:"cells,omitempty"`
 	Routes []state.Route    `json:"routes,omitempty"` // at most keepMost
 }
@@ -38,7 +44,7 @@ func (s *Server) handOn(ctx context.Context) {
 		if s.leads() || ctx.Err() != nil {
 			return // it leads again, and keeps it; or who stops has waited in vain
 		}
-		l := legacy{Routes: s.view.lore.changed()}
+		l := legacy{ID: rand.Text(), Routes: s.view.lore.changed()}
 		if first {
 			l.Cells = s.demand.take() // once: this replica may be the next leader, which counts them itself
 		}
@@ -68,12 +74,59 @@ func (s *Server) inherit(ctx context.Context, l legacy) (nothing, error) {
 			return nothing{}, err
 		}
 	}
-	if over := s.demand.add(s.now(), l.Cells); len(over) > 0 {
-		if _, err := s.propose(ctx, &state.Demand{Cells: over}); err != nil {
-			return nothing{}, err
+	return nothing{}, s.inheritCells(ctx, l)
+}
+
+// inheritCells counts what was handed on minute by minute, the latest last: each
+// that is over becomes entries of its own.
+func (s *Server) inheritCells(ctx context.Context, l legacy) error {
+	byMinute := map[int64][]api.DemandCell{}
+	for _, c := range l.Cells {
+		byMinute[c.Minute] = append(byMinute[c.Minute], c)
+	}
+	for _, minute := range slices.Sorted(maps.Keys(byMinute)) {
+		part := handedPart{l.ID, minute}
+		if !s.demand.first(part) {
+			continue
+		}
+		for cells := range slices.Chunk(s.demand.add(s.now(), byMinute[minute]), maxCells) {
+			if _, err := s.propose(ctx, &state.Demand{Cells: cells}); err != nil {
+				s.demand.forget(part)
+				return err
+			}
 		}
 	}
-	return nothing{}, nil
+	return nil
+}
+
+// handedPart is one minute's cells of one hand-over.
+type handedPart struct {
+	id     string
+	minute int64
+}
+
+// keptParts bounds how many parts are remembered: those of 64 hand-overs and more.
+const keptParts = 128
+
+// first notes a part and says whether it is new here.
+func (d *demand) first(p handedPart) bool {
+	if p.id == "" {
+		return true
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if slices.Contains(d.handed, p) {
+		return false
+	}
+	d.handed = append(d.handed[max(0, len(d.handed)-keptParts+1):], p)
+	return true
+}
+
+// forget lets a part that did not reach the state be handed on again.
+func (d *demand) forget(p handedPart) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.handed = slices.DeleteFunc(d.handed, func(x handedPart) bool { return x == p })
 }
 
 // take gives what is not in the state yet, once.

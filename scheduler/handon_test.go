@@ -110,3 +110,56 @@ func TestInheritedCounts(t *testing.T) {
 		t.Errorf("%d cells count %d", len(got), total)
 	}
 }
+
+// TestInheritsOnce hands two minutes on, one of them with more cells than an entry
+// takes, and asks again: each cell is counted once, under its own minute.
+func TestInheritsOnce(t *testing.T) {
+	w := newWorld(t)
+	now := w.s.now().Unix() / 60
+	l := legacy{ID: "h1"}
+	for i := range 70 {
+		l.Cells = append(l.Cells, api.DemandCell{Minute: now - 3, App: "a", Size: strings.Repeat("x", i+1), Count: 1})
+	}
+	for i := range 30 {
+		l.Cells = append(l.Cells, api.DemandCell{Minute: now - 2, App: "b", Size: strings.Repeat("x", i+1), Count: 1})
+	}
+	counted := func() map[int64]uint64 {
+		cells, err := w.s.Demand(w.ctx())
+		if err != nil {
+			t.Fatal(err)
+		}
+		of := map[int64]uint64{}
+		for _, c := range cells {
+			if (c.Minute == now-3) != (c.App == "a") {
+				t.Errorf("%+v is under another's minute", c)
+			}
+			of[c.Minute] += c.Count
+		}
+		return of
+	}
+	for range 3 {
+		if _, err := w.s.inherit(w.ctx(), l); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := counted(); got[now-3] != 70 || got[now-2] != 30 {
+		t.Errorf("handed on three times it counts %v", got)
+	}
+	l.ID = "h2"
+	if _, err := w.s.inherit(w.ctx(), l); err != nil {
+		t.Fatal(err)
+	}
+	if got := counted(); got[now-3] != 140 || got[now-2] != 60 {
+		t.Errorf("with another replica's it counts %v", got)
+	}
+	w.s.demand.forget(handedPart{"h2", now - 2})
+	if w.s.demand.first(handedPart{"h2", now - 3}) || !w.s.demand.first(handedPart{"h2", now - 2}) {
+		t.Error("what failed cannot be handed on again")
+	}
+	for i := range int64(2 * keptParts) {
+		w.s.demand.first(handedPart{"h3", i})
+	}
+	if n := len(w.s.demand.handed); n != keptParts {
+		t.Errorf("%d parts are remembered", n)
+	}
+}

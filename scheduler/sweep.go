@@ -156,6 +156,7 @@ type demand struct {
 	minute int64
 	cells  map[api.DemandCell]uint64
 	full   []api.DemandCell // of the minute before, until it is flushed
+	handed []handedPart     // what earlier leaders handed on, at most keptParts
 }
 
 // count notes one request that was turned away, under the reason of the nearest
