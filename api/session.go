@@ -2,7 +2,9 @@ package api
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
+	"unicode"
 )
 
 // Desired is what the scheduler wants of a session; only the scheduler writes it.
@@ -235,7 +237,8 @@ type CreateRequest struct {
 	// WaitS is how long the session may wait in the queue when no node has room,
 	// at most MaxWaitS; 0 = it is refused.
 	WaitS int `json:"wait_s,omitempty"`
-	// IdempotencyKey makes a retried create return the same session; at most 64 bytes.
+	// IdempotencyKey makes a retried create return the same session; at most 64 bytes,
+	// no control characters.
 	IdempotencyKey string `json:"idempotency_key,omitempty"`
 	Client         Client `json:"client"`
 	Grant          Grant  `json:"grant"`
@@ -266,6 +269,9 @@ func (r CreateRequest) Normalize() (CreateRequest, error) {
 	}
 	if len(r.IdempotencyKey) > maxIDLength {
 		return r, Invalidf("perigee.idempotency_key", "at most %d characters", maxIDLength)
+	}
+	if strings.ContainsFunc(r.IdempotencyKey, unicode.IsControl) { // keys of our own begin so
+		return r, Invalidf("perigee.idempotency_key", "%q has control characters: use letters, digits and signs, as of a UUID", r.IdempotencyKey)
 	}
 	if len(r.ExtraData) > MaxExtraData {
 		return r, Invalidf("extra_data", "at most %d bytes, got %d", MaxExtraData, len(r.ExtraData))

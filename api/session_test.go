@@ -100,6 +100,14 @@ func TestCreateRequestNamesTheField(t *testing.T) {
 			t.Errorf("%s: got %v", field, err)
 		}
 	}
+	for _, key := range []string{"\x00c25k8fh3pn6a8q46taug", "a\nb", "a\x7f", "\u0085"} {
+		_, err := CreateRequest{App: "a", IdempotencyKey: key}.Normalize()
+		var e *Error
+		if !errors.As(err, &e) || e.Field != "perigee.idempotency_key" || !strings.Contains(e.Message, "control") {
+			t.Errorf("the key %q: %v", key, err)
+		}
+	}
+	ok.IdempotencyKey = "8c2f-Zürich: 1"
 	got, err := ok.Normalize()
 	if err != nil {
 		t.Fatal(err)

@@ -3,6 +3,7 @@ package api
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -179,9 +180,11 @@ func ParsePoolWindow(s string) (PoolWindow, error) {
 			if at == nil {
 				return w, Invalidf("schedule", "%q: counts are always-on=N and target-idle=N", f)
 			}
-			if _, err := fmt.Sscanf(count, "%d", at); err != nil {
-				return w, Invalidf("schedule", "%q: %q is no number", f, count)
+			n, err := strconv.Atoi(count)
+			if err != nil {
+				return w, Invalidf("schedule", "%s: %q is no whole number: use %s=N", key, count, key)
 			}
+			*at = n
 		case strings.Contains(f, ":"):
 			if !span {
 				return w, Invalidf("schedule", "%q must be HH:MM-HH:MM", f)

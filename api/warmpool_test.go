@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -75,10 +76,13 @@ func TestWarmPoolRefuses(t *testing.T) {
 			t.Errorf("%+v: %v, want a fault of %s", p, err, field)
 		}
 	}
-	for _, s := range []string{"", "22:00", "mon", "mo 22:00-07:00", "22:00-07:00 idle=1", "22:00-07:00 always-on=x", "22:00-25:00"} {
+	for _, s := range []string{"", "22:00", "mon", "mo 22:00-07:00", "22:00-07:00 idle=1", "22:00-07:00 always-on=x", "22:00-07:00 always-on=1x", "22:00-07:00 target-idle=", "22:00-25:00"} {
 		if w, err := ParsePoolWindow(s); err == nil {
 			t.Errorf("%q was read as %+v", s, w)
 		}
+	}
+	if _, err := ParsePoolWindow("22:00-07:00 always-on=1 target-idle=2x"); err == nil || !strings.Contains(err.Error(), "target-idle") || !strings.Contains(err.Error(), "2x") {
+		t.Errorf("the fault is not named: %v", err)
 	}
 	w, err := ParsePoolWindow("fri-sun,wed 08:00-20:30 always-on=2 target-idle=1")
 	if err != nil || len(w.Days) != 4 || w.AlwaysOn != 2 || w.TargetIdle != 1 || w.To != "20:30" {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -252,9 +253,17 @@ func TestCORS(t *testing.T) {
 			if !strings.Contains(a.header.Get("Access-Control-Allow-Headers"), "Authorization") {
 				t.Errorf("OPTIONS allows the headers %q", a.header.Get("Access-Control-Allow-Headers"))
 			}
+			methods := strings.Split(a.header.Get("Access-Control-Allow-Methods"), ", ")
+			for _, of := range r.srv.routes {
+				if !slices.Contains(methods, of.method) {
+					t.Errorf("%s %s is not among the methods that pages may use, %v", of.method, of.path, methods)
+				}
+			}
 		}
 		if a := r.call("GET", "/1.0/sessions", "", "Origin", origin); a.header.Get("Access-Control-Allow-Origin") != want {
 			t.Errorf("GET from %q: %v", origin, a.header)
+		} else if exposed := a.header.Get("Access-Control-Expose-Headers"); !strings.Contains(exposed, "Perigee-File-Mode") || !strings.Contains(exposed, "Perigee-Log-From") {
+			t.Errorf("pages may read %q", exposed)
 		}
 	}
 }

@@ -57,7 +57,7 @@ func (s *Server) recovered(c *gin.Context) {
 // Headers of every answer, never written to: setting them by name costs a slice each.
 var (
 	anyOrigin    = []string{"*"}
-	exposedHeads = []string{"Retry-After, " + stalenessHead}
+	exposedHeads = []string{"Retry-After, Perigee-File-Mode, Perigee-Log-From, " + stalenessHead}
 	noStore      = []string{"no-store"}
 )
 
@@ -81,7 +81,7 @@ func (s *Server) cors(c *gin.Context) {
 		return
 	}
 	ofRequest(c).handler = "preflight"
-	h.Set("Access-Control-Allow-Methods", "GET, POST, PATCH, DELETE, OPTIONS")
+	h.Set("Access-Control-Allow-Methods", "GET, POST, PUT, PATCH, DELETE, OPTIONS")
 	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Accept")
 	h.Set("Access-Control-Max-Age", "600")
 	c.AbortWithStatus(http.StatusNoContent)

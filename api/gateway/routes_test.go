@@ -124,6 +124,38 @@ func TestSlashFormsAreServedWithoutRedirect(t *testing.T) {
 	}
 }
 
+// TestClosedSchemasStandAlone holds that no schema that forbids further fields is
+// a part of another: it would forbid the other parts' fields.
+func TestClosedSchemasStandAlone(t *testing.T) {
+	var doc struct {
+		Components struct {
+			Schemas map[string]struct {
+				Additional any `yaml:"additionalProperties"`
+				AllOf      []struct {
+					Ref        string `yaml:"$ref"`
+					Additional any    `yaml:"additionalProperties"`
+				} `yaml:"allOf"`
+			} `yaml:"schemas"`
+		} `yaml:"components"`
+	}
+	if err := yaml.Unmarshal([]byte(api.OpenAPI()), &doc); err != nil {
+		t.Fatal(err)
+	}
+	parts := 0
+	for name, schema := range doc.Components.Schemas {
+		for _, part := range schema.AllOf {
+			parts++
+			of := doc.Components.Schemas[strings.TrimPrefix(part.Ref, "#/components/schemas/")]
+			if part.Additional == false || of.Additional == false || schema.Additional == false {
+				t.Errorf("%s is made of parts, of which %s forbids further fields", name, part.Ref)
+			}
+		}
+	}
+	if parts == 0 {
+		t.Error("no schema of parts was found")
+	}
+}
+
 func TestEachRouteWantsItsRight(t *testing.T) {
 	r := newRig(t)
 	closed := 0

@@ -36,7 +36,7 @@ func TestWarmPools(t *testing.T) {
 	if a := r.call("PUT", path, `{"always_on":1}`); a.status != http.StatusForbidden {
 		t.Errorf("without the right: %d", a.status)
 	}
-	if a := r.call("PUT", path, `{"always_on":2,"target_idle":1,"max":5,"schedule":[{"from":"22:00","to":"07:00"}]}`, root...); a.status != http.StatusOK {
+	if a := r.call("PUT", path, `{"always_on":2,"target_idle":1,"max":5,"schedule":[{"from":"22:00","to":"07:00"}]}`, root...); a.status != http.StatusOK || meta[api.WarmPool](t, a).Maximum != 5 {
 		t.Fatalf("set: %s", a.body)
 	}
 	for _, p := range []string{"/1.0/perigee/pools", "/1.0/perigee/applications/xterm/pools"} {
