@@ -249,6 +249,40 @@ func (g *group) oomKills() int {
 	return 0
 }
 
+// free is how many bytes of memory the group may take yet, what the kernel can
+// drop of it (files' cached pages) counted as free; ok is false without a bound.
+func (g *group) free() (n int64, ok bool) {
+	if g == nil {
+		return 0, false
+	}
+	dir, bound, usage := g.dirs[0], "memory.max", "memory.current"
+	if !g.v2 {
+		dir, bound, usage = g.dirs[1], "memory.limit_in_bytes", "memory.usage_in_bytes"
+	}
+	var values [2]int64
+	for i, name := range []string{bound, usage} {
+		b, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil {
+			values[i], err = strconv.ParseInt(strings.TrimSpace(string(b)), 10, 64)
+		}
+		if err != nil { // "max", too
+			return 0, false
+		}
+	}
+	stat, err := os.ReadFile(filepath.Join(dir, "memory.stat"))
+	if err != nil {
+		return 0, false
+	}
+	n = values[0] - values[1]
+	for line := range strings.Lines(string(stat)) {
+		if f := strings.Fields(line); len(f) == 2 && (f[0] == "inactive_file" || f[0] == "active_file") {
+			cached, _ := strconv.ParseInt(f[1], 10, 64) // the kernel writes a number
+			n += cached
+		}
+	}
+	return max(n, 0), true
+}
+
 // kill ends every process of the group until none is left.
 func (g *group) kill() error {
 	if g == nil {

@@ -143,13 +143,14 @@ func (t *visit) pull(r api.EnterRequest) api.EnterControl {
 	return last
 }
 
-// push writes a file: whole, or not at all.
+// push writes a file: whole, or not at all. In memory it is the shim's and not
+// the application's, so it may take no more than the application's group could.
 func (t *visit) push(r api.EnterRequest) api.EnterControl {
 	p := at(r.Path)
 	dir, name := path.Split(p)
 	temp := ".perigee-" + rand.Text()
 	var f *os.File
-	folder := -1
+	folder, most := -1, int64(api.MaxInstanceFile)
 	err := t.room.inside(func(root int) (err error) {
 		if folder, err = openInside(root, dir, unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 			return err
@@ -161,6 +162,12 @@ func (t *visit) push(r api.EnterRequest) api.EnterControl {
 		fd, err := unix.Openat(folder, temp, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
 		if err == nil {
 			f = os.NewFile(uintptr(fd), p)
+			var fs unix.Statfs_t
+			if unix.Fstatfs(fd, &fs) == nil && fs.Type == unix.TMPFS_MAGIC {
+				if free, ok := t.room.box.group.free(); ok {
+					most = min(most, free)
+				}
+			}
 		}
 		return err
 	})
@@ -171,24 +178,25 @@ func (t *visit) push(r api.EnterRequest) api.EnterControl {
 		return api.EnterFailed(fileError(p, err))
 	}
 	t.say(api.EnterControl{Type: api.EnterStarted}.Frame())
-	n, err := io.Copy(f, io.LimitReader(t.input, api.MaxInstanceFile+1))
+	var n int64
+	if r.Size <= most {
+		n, err = io.Copy(f, io.LimitReader(t.input, most+1))
+	}
 	switch {
-	case err == nil && n > api.MaxInstanceFile:
+	case err == nil && max(n, r.Size) > most && most < api.MaxInstanceFile:
+		err = api.Errorf(api.CodeTooLarge, "the application's memory has room for %d more KiB, and the file would lie in it: raise resources.memory_mib, or set resources.disk_mib", most>>10)
+	case err == nil && n > most:
 		err = api.Errorf(api.CodeTooLarge, "the file is over %d GiB", api.MaxInstanceFile>>30)
 	case err == nil && r.Size >= 0 && n != r.Size:
 		err = api.Errorf(api.CodeInvalid, "%d of %d bytes came: the file is left as it was", n, r.Size)
 	}
-	err = errors.Join(err, f.Chmod(os.FileMode(r.Mode)), f.Close())
-	done := t.room.inside(func(int) error {
-		if err == nil {
-			err = unix.Renameat(folder, temp, folder, name)
+	if err = errors.Join(err, f.Chmod(os.FileMode(r.Mode)), f.Close()); err == nil {
+		err = t.room.inside(func(int) error { return unix.Renameat(folder, temp, folder, name) })
+	}
+	if err != nil { // not inside, where nobody gets when the application has ended
+		if e := unix.Unlinkat(folder, temp, 0); e != nil && !errors.Is(e, unix.ENOENT) {
+			t.log.Warn("a part of a file is left in an instance", "error", e)
 		}
-		if err != nil {
-			return errors.Join(err, unix.Unlinkat(folder, temp, 0))
-		}
-		return nil
-	})
-	if err = errors.Join(err, done); err != nil {
 		return api.EnterFailed(fileError(p, err))
 	}
 	return api.EnterControl{Type: api.EnterEnded, Size: n}

@@ -90,6 +90,7 @@ func (v *visits) signal(s api.Signal) {
 		t = &visit{
 			id: s.Viewer, tell: v.tell, log: v.log.With("visit", s.Viewer), room: v.room, link: api.NewLink(s),
 			in: make(chan api.Signal, visitSignals), out: make(chan []byte, 4), done: make(chan struct{}),
+			input: newFeed(), control: make(chan api.EnterControl, 8),
 		}
 		v.all[s.Viewer] = t
 		v.wg.Go(func() {
@@ -147,10 +148,9 @@ type visit struct {
 // run pumps until the link is over.
 func (t *visit) run() {
 	t.heard = time.Now()
-	t.input, t.control = newFeed(), make(chan api.EnterControl, 8)
 	var work sync.WaitGroup
 	defer work.Wait()
-	defer t.input.close(errors.New("the other end has gone"))
+	defer t.input.close(api.Errorf(api.CodeUnavailable, "the other end has gone"))
 	gone := sync.OnceFunc(func() { close(t.done) })
 	defer gone()
 	timer := time.NewTimer(0)
@@ -178,6 +178,7 @@ func (t *visit) run() {
 		case <-left:
 			left = nil
 			gone()
+			t.input.close(api.Errorf(api.CodeConflict, "the application has ended"))
 		case s := <-t.in:
 			t.heard = now
 			for _, frame := range t.receive(s) {
