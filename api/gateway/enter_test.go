@@ -77,6 +77,76 @@ func TestExecCarriesBothWays(t *testing.T) {
 	}
 }
 
+// TestExecGoesOnWithoutItsInputRead: while a command takes no input nobody
+// reads the client's answers to pings, and it has not gone for all that.
+func TestExecGoesOnWithoutItsInputRead(t *testing.T) {
+	r, id := enterRig(t)
+	r.srv.timing.ping, r.srv.timing.write = 5*time.Millisecond, 20*time.Millisecond
+	c, _, err := dialExec(t, r, id, "tok")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := c.Write(ctx, websocket.MessageText, []byte(`{"command":["cat"]}`)); err != nil {
+		t.Fatal(err)
+	}
+	l := <-r.links
+	<-l.sent
+	l.stuck.Store(true)
+	if err := c.Write(ctx, websocket.MessageBinary, []byte("\x00in")); err != nil {
+		t.Fatal(err)
+	}
+	got := make(chan []byte, 1)
+	go func() { // answers pings, too
+		_, b, _ := c.Read(ctx)
+		got <- b
+	}()
+	select {
+	case b := <-got:
+		t.Fatalf("it ends with %q", b)
+	case <-time.After(300 * time.Millisecond): // fifteen pings without an answer
+	}
+	l.stuck.Store(false)
+	for b := range l.sent {
+		if string(b) == "\x00in" {
+			break
+		}
+		if m, ok := api.ParseEnterControl(b); !ok || m.Type != api.EnterPing {
+			t.Fatalf("the instance gets %q", b)
+		}
+	}
+	l.back <- api.EnterControl{Type: api.EnterEnded, Exit: 7}.Frame()
+	if m, ok := api.ParseEnterControl(<-got); !ok || m.Exit != 7 || m.Code != "" {
+		t.Errorf("ended %+v", m)
+	}
+}
+
+// TestExecWithoutItsInputReadEndsWithItsClient: a ping then finds the socket gone.
+func TestExecWithoutItsInputReadEndsWithItsClient(t *testing.T) {
+	r, id := enterRig(t)
+	r.srv.timing.ping, r.srv.timing.write = 5*time.Millisecond, 20*time.Millisecond
+	c, _, err := dialExec(t, r, id, "tok")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Write(t.Context(), websocket.MessageText, []byte(`{"command":["cat"]}`)); err != nil {
+		t.Fatal(err)
+	}
+	l := <-r.links
+	<-l.sent
+	l.stuck.Store(true)
+	if err := c.Write(t.Context(), websocket.MessageBinary, []byte("\x00in")); err != nil {
+		t.Fatal(err)
+	}
+	_ = c.CloseNow()
+	select {
+	case <-l.closed:
+	case <-time.After(patience):
+		t.Error("the link is left open")
+	}
+}
+
 func TestExecEndsWithItsClient(t *testing.T) {
 	r, id := enterRig(t)
 	c, _, err := dialExec(t, r, id, "tok")

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/coder/websocket"
@@ -93,6 +94,7 @@ func (s *Server) carryExec(k *socket, v *visit) (last api.EnterControl) {
 	defer cancel()
 	ends := make(chan api.EnterControl, 3)
 	gone := api.EnterFailed(api.Errorf(api.CodeUnavailable, "the client has gone"))
+	var sending atomic.Int64 // odd while what the client sent waits for the instance
 	done.Go(func() {
 		for {
 			kind, b, err := k.conn.Read(k.ctx)
@@ -101,7 +103,9 @@ func (s *Server) carryExec(k *socket, v *visit) (last api.EnterControl) {
 				return
 			}
 			if err == nil {
+				sending.Add(1)
 				err = v.send(ctx, b)
+				sending.Add(1)
 			}
 			if err != nil {
 				ends <- gone
@@ -127,7 +131,7 @@ func (s *Server) carryExec(k *socket, v *visit) (last api.EnterControl) {
 			}
 		}
 	})
-	done.Go(func() { s.keepVisit(ctx, k, v, func() { ends <- gone }) })
+	done.Go(func() { s.keepVisit(ctx, k, v, &sending, func() { ends <- gone }) })
 	select {
 	case last = <-ends:
 	case <-s.drain:
@@ -149,8 +153,10 @@ func (k *socket) pass(b []byte, control bool) error {
 	return k.conn.Write(ctx, websocket.MessageBinary, b)
 }
 
-// keepVisit tells the instance that its client is there, as long as it is.
-func (s *Server) keepVisit(ctx context.Context, k *socket, v *visit, gone func()) {
+// keepVisit tells the instance that its client is there, as long as it is. An
+// answer that nobody read is not missed: while the command does not take its
+// input, the client is not heard, and only a ping that cannot be sent tells.
+func (s *Server) keepVisit(ctx context.Context, k *socket, v *visit, sending *atomic.Int64, gone func()) {
 	tick := time.NewTicker(s.timing.ping)
 	defer tick.Stop()
 	for {
@@ -160,10 +166,17 @@ func (s *Server) keepVisit(ctx context.Context, k *socket, v *visit, gone func()
 		case <-tick.C:
 		}
 		pctx, cancel := context.WithTimeout(ctx, s.timing.write)
+		before := sending.Load()
 		err := k.conn.Ping(pctx)
 		cancel()
+		if unread := before%2 == 1 || sending.Load() != before; unread && errors.Is(err, context.DeadlineExceeded) {
+			err = nil
+		}
 		if err == nil {
-			err = v.send(ctx, api.EnterControl{Type: api.EnterPing}.Frame())
+			err = v.link.Send(api.EnterControl{Type: api.EnterPing}.Frame())
+		}
+		if errors.Is(err, api.ErrLinkFull) {
+			err = nil // what waits is a sign of life, too
 		}
 		if err != nil {
 			gone()

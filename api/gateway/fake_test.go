@@ -7,6 +7,7 @@ import (
 	"sort"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -349,12 +350,16 @@ type fakeLink struct {
 	ended   chan struct{} // closed by the test: the stream ends it
 	closed  chan struct{}
 	full    bool
+	stuck   atomic.Bool // its instance takes nothing for now
 	once    sync.Once
 }
 
 func (l *fakeLink) Send(b []byte) error {
 	if l.full {
 		return api.Errorf(api.CodeUnavailable, "the stream takes no more frames")
+	}
+	if l.stuck.Load() {
+		return api.ErrLinkFull
 	}
 	l.sent <- b
 	return nil
