@@ -15,7 +15,7 @@ func TestRelayTLS(t *testing.T) {
 	if got := whole.urls(); !slices.Equal(got, []string{"turns:relay.example:443?transport=tcp"}) {
 		t.Errorf("viewers are told %v", got)
 	}
-	if got := whole.flags(); !slices.Equal(got, []string{"--tls-listen", ":443", "--cert", "c.pem", "--key", "k.pem"}) {
+	if got := whole.flags(); !slices.Equal(got, []string{"--tls-listen", ":443", "--cert", "c.pem", "--key", "k.pem", "--host", "relay.example"}) {
 		t.Errorf("the relay is told %v", got)
 	}
 	if none := (RelayTLS{}); none.check() != nil || none.urls() != nil || none.flags() != nil {

@@ -117,7 +117,7 @@ export class Peer {
         this.signaling.send(this.settings());
         break;
       case "perigee.queue":
-        this.on.queued(queuePlace({ ...f }));
+        this.on.queued(queuePlace(f as object));
         break;
       case "perigee.placed": {
         // Which relays there are is known only now.
