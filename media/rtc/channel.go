@@ -36,6 +36,7 @@ type Channel struct {
 	onData  func([]byte)
 	onClose func()
 	closed  bool
+	open    chan struct{} // closed once it can send
 	low     chan struct{} // a place in the send buffer
 	gone    chan struct{}
 }
@@ -68,7 +69,8 @@ func (p *Peer) opened(dc *webrtc.DataChannel) {
 		_ = dc.Close() // the connection may be gone already
 		return
 	}
-	c := &Channel{Name: dc.Label(), dc: dc, low: make(chan struct{}, 1), gone: make(chan struct{})}
+	c := &Channel{Name: dc.Label(), dc: dc, low: make(chan struct{}, 1), open: make(chan struct{}), gone: make(chan struct{})}
+	dc.OnOpen(func() { close(c.open) })
 	dc.SetBufferedAmountLowThreshold(sendLow)
 	dc.OnBufferedAmountLow(func() {
 		select {
@@ -200,11 +202,16 @@ func (c *Channel) Handle(data func([]byte), closed func()) {
 // Done is closed with the channel.
 func (c *Channel) Done() <-chan struct{} { return c.gone }
 
-// Send sends one binary message of at most 256 KiB. It waits while much is on
-// its way, until the channel ends.
+// Send sends one binary message of at most 256 KiB. It waits until the channel is
+// open, so not within Events.Channel, and while much is on its way, until it ends.
 func (c *Channel) Send(b []byte) error {
 	if len(b) > MaxChannelMessage {
 		return api.Errorf(api.CodeTooLarge, "a message of %d bytes is over %d", len(b), MaxChannelMessage)
+	}
+	select {
+	case <-c.open: // pion says that there is one before it can send
+	case <-c.gone:
+		return fmt.Errorf("send on channel %s: %w", c.Name, errClosed)
 	}
 	waited := false
 	for c.dc.BufferedAmount() > sendHigh {
