@@ -17,24 +17,7 @@ const hearFor = 200 * time.Millisecond // of sound for each line
 // hear records from the default source through parec and writes to standard
 // output how loud a frequency is in it, 1 being full scale, until ctx ends.
 func hear(ctx context.Context, hz float64, to io.Writer) error {
-	began := time.Now()
-	for {
-		err := parec(ctx, hz, to)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if errors.Is(err, exec.ErrNotFound) {
-			return fmt.Errorf("-hear needs parec: install the package pulseaudio-utils: %w", err)
-		}
-		if time.Since(began) > startLimit {
-			return fmt.Errorf("record: %w", err)
-		}
-		select {
-		case <-time.After(200 * time.Millisecond):
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return withSound(ctx, "-hear", "parec", func() error { return parec(ctx, hz, to) })
 }
 
 func parec(ctx context.Context, hz float64, to io.Writer) error {

@@ -22,17 +22,23 @@ const (
 // playTone plays the tone until ctx ends. pacat reads it from a pipe, which
 // paces us; it is started again when it ends early in the program's life.
 func playTone(ctx context.Context) error {
+	return withSound(ctx, "-tone", "pacat", func() error { return pacat(ctx) })
+}
+
+// withSound runs a program of the sound server until ctx ends, and again where
+// it ends early in our life: the server may still be starting.
+func withSound(ctx context.Context, flag, program string, run func() error) error {
 	began := time.Now()
 	for {
-		err := pacat(ctx)
+		err := run()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		if errors.Is(err, exec.ErrNotFound) {
-			return fmt.Errorf("-tone needs pacat: install the package pulseaudio-utils: %w", err)
+			return fmt.Errorf("%s needs %s: install the package pulseaudio-utils: %w", flag, program, err)
 		}
 		if time.Since(began) > startLimit {
-			return fmt.Errorf("play the tone: %w", err)
+			return fmt.Errorf("run %s: %w", program, err)
 		}
 		select {
 		case <-time.After(200 * time.Millisecond):
