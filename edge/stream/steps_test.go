@@ -138,3 +138,23 @@ func TestStepsFollowThePicture(t *testing.T) {
 		t.Errorf("%d a second of what turned out to be a game", got)
 	}
 }
+
+// A game that is recognised at a bitrate that stays gets its own rate at once.
+func TestStepsTellAnotherLadder(t *testing.T) {
+	var s steps
+	now := time.Unix(0, 0)
+	s.set(api.Screen{Width: 1280, Height: 720, FPS: 60}, api.VP8, "")
+	if r := s.at(400, false, now); r.fps != 15 {
+		t.Fatalf("before: %+v", r)
+	}
+	if s.due(400, false, now) {
+		t.Error("nothing has changed, but something is due")
+	}
+	s.saw(api.ContentMotion, 100)
+	if !s.due(400, false, now) {
+		t.Error("the other ladder is not told")
+	}
+	if r := s.at(400, false, now); r.fps != 30 || r.quarters != full {
+		t.Errorf("after: %+v", r)
+	}
+}
